@@ -1,0 +1,113 @@
+"""How well `shapes` does what prompts say, judged from decoded frames, dense and sparse.
+
+    python benchmarks/shapes_quality.py --pairs 32 --sparsity 0 --sparsity 0.8
+
+Prompts name combinations of shape, colour and background that training never saw; each has a seed of its own.
+"""
+
+import argparse
+import json
+import math
+import random
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "presets" / "shapes")]
+
+import judge  # noqa: E402
+import world  # noqa: E402
+
+from rainfusion_core import SparseConfig  # noqa: E402
+from rainfusion_core.pipeline import load  # noqa: E402
+from rainfusion_core.render import render  # noqa: E402
+from rf_cli import presets  # noqa: E402
+from rf_cli.commands.generate import clip_of, source_of  # noqa: E402
+from rf_cli.record import environment  # noqa: E402
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share."""
+    z, share = 1.96, hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def pair(number: int) -> tuple[str, world.Scene]:
+    """The prompt and scene of one held-out pair; its seed is its number."""
+    rng = random.Random(f"held-out-{number}")
+    scene = world.random_scene(rng, held_out=True)
+    return world.caption(scene, rng)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * math.log10(float(np.square(a - b).mean()) + 1e-12)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--size")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--sparsity", type=float, action="append", help="repeatable; 0 is dense")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    arguments = parser.parse_args()
+    preset = presets.resolve(arguments.model)
+    pipeline = load(source_of(preset, dtype="auto", device="auto"))
+    sparsities = arguments.sparsity or [0.0, 0.8]
+    hits: dict[float, dict[str, list[bool]]] = {s: {} for s in sparsities}
+    fidelity: dict[float, list[float]] = {s: [] for s in sparsities}
+    begin = time.monotonic()
+    for number in range(arguments.pairs):
+        prompt, named = pair(number)
+        clip = clip_of(
+            preset, prompt, size=arguments.size, frames=arguments.frames, steps=arguments.steps,
+            guidance=arguments.guidance, negative=None, seed=number,
+        )  # fmt: skip
+        dense = None
+        for sparsity in sparsities:
+            config = SparseConfig(**{**preset.sparse.model_dump(), "sparsity": sparsity})
+            frames = render(pipeline, clip, config, measure_speed=False).frames
+            dense = frames if dense is None else dense
+            seen = judge.judge(torch.from_numpy(frames))
+            for name, value in named.items():
+                if value is not None and name in seen:
+                    hits[sparsity].setdefault(name, []).append(seen[name] == value)
+            fidelity[sparsity].append(psnr(frames, dense))
+            print(f"{number} s={sparsity:g} {prompt!r} -> {seen}", flush=True)
+    result = {
+        "model": preset.name,
+        "pairs": arguments.pairs,
+        "clip": {key: getattr(clip, key) for key in ("width", "height", "frames", "steps", "guidance")},
+        "minutes": (time.monotonic() - begin) / 60,
+        "environment": environment("cpu" if not torch.cuda.is_available() else "cuda"),
+        "agreement": {
+            f"{sparsity:g}": {
+                name: {
+                    "share": sum(each) / len(each),
+                    "interval": wilson(sum(each), len(each)),
+                    "count": len(each),
+                }
+                for name, each in hits[sparsity].items()
+            }
+            for sparsity in sparsities
+        },
+        "psnr_to_first_arm_median": {f"{s:g}": median(fidelity[s]) for s in sparsities[1:]},
+    }
+    print(json.dumps(result["agreement"], indent=1), result["psnr_to_first_arm_median"])
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The contract of a model adapter."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rainfusion_core.layout import LatentGrid, Text, TokenLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAdapter:
+    """Facts about one transformer class; no code of the model is copied.
+
+    Attributes:
+        self_attention: pattern that the full module names of self-attention layers match.
+        grids: (transformer config, forward arguments by name) -> latent grids of this call, in
+            the order in which they stand in the sequence.
+        text: where text tokens stand in the sequence that reaches the attention call.
+    """
+
+    self_attention: re.Pattern[str]
+    grids: Callable[[Any, Mapping[str, Any]], tuple[LatentGrid, ...]]
+    text: Literal["none", "first", "last"]
+
+    def layout(self, grids: tuple[LatentGrid, ...], tokens: int) -> TokenLayout | None:
+        """The layout of a call with `tokens` tokens, or None if the grids do not explain them."""
+        text = tokens - sum(grid.tokens for grid in grids)
+        if text < 0 or (text and self.text == "none"):
+            return None
+        segments = (Text(text),) if text else ()
+        return TokenLayout((*segments, *grids) if self.text == "first" else (*grids, *segments))

@@ -1,0 +1,48 @@
+"""RainFusion2.0 attention: order the tokens, select key blocks, attend to those, put the tokens back.
+
+Source: RainFusion2.0, arXiv 2512.24086, section 3.
+"""
+
+from torch import Tensor
+
+from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.layout import TokenLayout
+from rainfusion_core.order import token_order
+from rainfusion_core.selectors import SELECTORS
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TokenLayout,
+    config: SparseConfig,
+    *,
+    scale: float | None = None,
+    key_lengths: Tensor | None = None,
+) -> tuple[Tensor, KeptBlocks]:
+    """Self-attention over the blocks that matter, in the model's own token order.
+
+    Args:
+        q, k, v: (batch, heads, tokens, head_dim), after rotary embedding.
+        layout: what the tokens are.
+        config: method, sparsity, order, sink, budget, block size and kernel are used.
+        scale: factor on the logits; None means head_dim ** -0.5.
+        key_lengths: (batch,) int, tokens that are not padding, counted in the order with the text
+            last; None means all.
+
+    Returns:
+        (batch, heads, tokens, head_dim) in the dtype of `q`, and the blocks it was computed from.
+    """
+    order = token_order(
+        layout, name=config.order, block_size=config.block_size, sink=config.sink
+    ).on(q.device)
+    q, k, v = order.permute(q), order.permute(k), order.permute(v)
+    kept = SELECTORS[config.method](
+        q, k, order, sparsity=config.sparsity, budget=config.budget, key_lengths=key_lengths
+    )
+    _, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
+    out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
+    return order.unpermute(out), kept

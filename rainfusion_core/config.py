@@ -1,0 +1,67 @@
+"""What one sparse run is asked to do. Plain values: no tensors, no models, no files."""
+
+from dataclasses import dataclass
+
+from rainfusion_core.budget import BUDGETS
+from rainfusion_core.errors import ConfigError, UnknownName
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseConfig:
+    """Settings of one run, checked when built.
+
+    Attributes:
+        method: name in `SELECTORS`.
+        sparsity: fraction of key blocks a query block may skip, in [0, 1); 0 runs everything dense.
+        order: name in `ORDERS`, how tokens are grouped into blocks.
+        sink: every query keeps the first latent frame, and its queries keep everything.
+        budget: "paper" keeps pinned blocks on top of the budget, "total" counts them against it.
+        block_size: tokens per block, on both sides.
+        dense_steps: leading denoising steps that run dense; a whole number counts steps, a
+            fraction in (0, 1) is a share of all steps, rounded up.
+        dense_last_steps: the same for the trailing steps.
+        dense_layers: layers of each transformer that always run dense, counted from 0; negative
+            numbers count from the end.
+        kernel: name in `KERNELS`, or "auto".
+        dense_kernel: name in `DENSE_KERNELS` for the calls that run dense, or "auto" for the
+            fastest one, found by measuring it on a call of the run.
+        strict: a call that the core does not understand is an error instead of a dense call.
+    """
+
+    method: str = "rainfusion2"
+    sparsity: float = 0.8
+    order: str = "compact"
+    sink: bool = True
+    budget: str = "paper"
+    block_size: int = 128
+    dense_steps: float = 0
+    dense_last_steps: float = 0
+    dense_layers: tuple[int, ...] = ()
+    kernel: str = "auto"
+    dense_kernel: str = "auto"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            percent = 1 < self.sparsity < 100
+            raise ConfigError(
+                f"sparsity must be in [0, 1), got {self.sparsity:g}",
+                hint=f"for {self.sparsity:g} % write {self.sparsity / 100:g}" if percent else None,
+            )
+        if self.budget not in BUDGETS:
+            raise UnknownName("budget", self.budget, BUDGETS)
+        if self.block_size < 16 or self.block_size & (self.block_size - 1):
+            raise ConfigError(
+                f"block_size must be a power of two and at least 16, got {self.block_size}",
+                hint="the published methods use 128",
+            )
+        _check_steps("dense_steps", self.dense_steps)
+        _check_steps("dense_last_steps", self.dense_last_steps)
+
+
+def _check_steps(name: str, value: float) -> None:
+    if value < 0 or (value >= 1 and value != int(value)):
+        raise ConfigError(
+            f"{name} must be a whole number of steps or a share in (0, 1), got {value:g}",
+            hint="4 leaves four steps dense, 0.1 a tenth of all steps",
+        )

@@ -1,0 +1,200 @@
+"""Catches the attention call inside a diffusers processor, after normalisation and rotary embedding.
+
+A processor is replaced by a copy of a subclass whose `__call__` is the original code object with two global names
+swapped: `dispatch_attention_fn`, and `F` for processors that call `scaled_dot_product_attention` themselves. Nothing
+process-wide is patched, the user's attention backend still serves what stays with diffusers, `inspect.signature` is
+unchanged, and the caught call is one custom op, so `torch.compile` sees one node.
+
+An op takes tensors and numbers only, so it finds its session through `_SESSIONS`: a weak table from the number that
+the layer tensor carries to the session. The session itself belongs to the handle of `install`.
+"""
+
+import copy
+import functools
+import itertools
+import types
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Attend(Protocol):
+    """Who computes the caught calls. `layer` counts all self-attention layers of the session."""
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+    ) -> Tensor: ...
+
+    def left_dense(self, layer: int, q: Tensor, reason: str) -> None: ...
+
+
+_SESSIONS: WeakValueDictionary[int, Attend] = WeakValueDictionary()
+_numbers = itertools.count()
+_running: list[Tensor] = []  # layer tensors of the processors that are running, innermost last
+_subclasses: dict[type, type] = {}  # processor class -> its subclass
+
+
+def register(session: Attend) -> int:
+    """The number under which the ops of a session's layers find it, while it is alive."""
+    number = next(_numbers)
+    _SESSIONS[number] = session
+    return number
+
+
+def intercepted(processor: Any, session_number: int, layer: int) -> Any:
+    """A copy of a processor that hands its self-attention to the session."""
+    twin = copy.copy(processor)
+    twin.__class__ = _subclass(type(processor))
+    # a tensor, not numbers: a compiled block is shared by all layers instead of compiled for each
+    twin.rainfusion_layer = torch.tensor([session_number, layer])
+    return twin
+
+
+def is_intercepted(processor: Any, session_number: int) -> bool:
+    layer = getattr(processor, "rainfusion_layer", None)
+    return layer is not None and int(layer[0]) == session_number
+
+
+@torch.library.custom_op("rainfusion::self_attention", mutates_args=())
+def _op(
+    q: Tensor, k: Tensor, v: Tensor, layer: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    session_number, index = layer.tolist()
+    return _SESSIONS[session_number].attend(index, q, k, v, mask, scale).contiguous()
+
+
+@_op.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, layer: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+def _caught(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None
+) -> Tensor:
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return _op(q, k, v, _running[-1], mask, scale)
+
+
+def _foreign(q: Tensor, k: Tensor, **facts: bool) -> str | None:
+    """Why a call cannot be handed to the session at all; (batch, heads, tokens, head_dim)."""
+    for name, is_so in facts.items():
+        if is_so:
+            return name.replace("_", " ")
+    if q.shape[-2] != k.shape[-2]:
+        return "queries and keys differ in number"
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+        return "gradients are wanted"
+    return None
+
+
+@torch.compiler.disable
+def _left_dense(q: Tensor, reason: str) -> None:
+    session_number, index = _running[-1].tolist()
+    _SESSIONS[session_number].left_dense(index, q, reason)
+
+
+def _dispatch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    attention_kwargs: dict[str, Any] | None = None,
+    *,
+    backend: Any = None,
+    parallel_config: Any = None,
+) -> Tensor:
+    """Stands in for diffusers' `dispatch_attention_fn`; (batch, tokens, heads, head_dim)."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    reason = _foreign(
+        q, k, causal=is_causal, grouped_heads=enable_gqa, dropout=dropout_p > 0,
+        context_parallel=parallel_config is not None,
+    )  # fmt: skip
+    if reason is None:
+        return _caught(q, k, v, attn_mask, scale).transpose(1, 2)
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    _left_dense(q, reason)
+    return dispatch_attention_fn(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, attention_kwargs,
+        backend=backend, parallel_config=parallel_config,
+    )  # fmt: skip
+
+
+class _Functional:
+    """Stands in for the module `torch.nn.functional`, with its own attention."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(F, name)
+
+    @staticmethod
+    def scaled_dot_product_attention(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        reason = _foreign(
+            query, key, causal=is_causal, grouped_heads=enable_gqa, dropout=dropout_p > 0
+        )
+        if reason is None:
+            return _caught(query, key, value, attn_mask, scale)
+        _left_dense(query, reason)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+
+
+def _rebound(function: types.FunctionType) -> types.FunctionType:
+    """The same code, seeing our attention under the names that it calls."""
+    names = {**function.__globals__, "F": _Functional()}
+    if "dispatch_attention_fn" in names:
+        names["dispatch_attention_fn"] = _dispatch
+    # without a name, so that dynamo does not resolve globals through the real module again
+    del names["__name__"]
+    twin = types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+def _subclass(base: type) -> type:
+    if base not in _subclasses:
+        rebound = _rebound(base.__call__)  # type: ignore[operator]
+
+        def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+            _running.append(self.rainfusion_layer)
+            try:
+                return rebound(self, *args, **kwargs)
+            finally:
+                _running.pop()
+
+        # Attention.forward drops every keyword that the processor's signature does not name
+        functools.update_wrapper(__call__, base.__call__)  # type: ignore[operator]
+        _subclasses[base] = type(f"RainFusion{base.__name__}", (base,), {"__call__": __call__})
+        _register_with_diffusers(base, _subclasses[base])
+    return _subclasses[base]
+
+
+def _register_with_diffusers(base: type, subclass: type) -> None:
+    """Skip-layer guidance looks processors up by their exact class."""
+    from diffusers.hooks._helpers import AttentionProcessorRegistry
+
+    try:
+        metadata = AttentionProcessorRegistry.get(base)
+    except ValueError:  # not known to diffusers either
+        return
+    AttentionProcessorRegistry.register(subclass, metadata)

@@ -1,0 +1,276 @@
+"""Attention over kept blocks on a CPU: threads take query blocks, each a few large matrix products.
+
+The softmax is not shifted by the row maximum, which is known only after the logits, but by a value
+known before them. So its terms are final once computed, and chunks of keys just add up.
+
+- float32: no shift; `exp2` of the product, valid while nothing over- or underflows.
+- bfloat16 on a CPU that multiplies it: the keys of a head lie in a ball, so no logit of a query
+  exceeds q·centre + |q|·radius. Shifted below -9 by that bound, exp(x) equals sigmoid(x) to 1e-4,
+  and sigmoid is what oneDNN applies to the float32 sums inside a matrix product. Logits are thus
+  never rounded to bfloat16, which would cost percents of the output where attention is peaked.
+- any other dtype is computed in float32.
+
+The sum of the terms tells where a shift was unfit; those query blocks go to torch's own attention.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from math import e, exp, log2
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from rainfusion_core.blocks import KeptBlocks
+
+CHUNK_TOKENS = 4096
+PART_TOKENS = 1024
+SATURATION = 9.0
+SMALLEST_TOTAL, LARGEST_TOTAL = exp(-60), exp(80)
+# multiply-adds of one product; starting threads for less costs more than it gains
+THREADING_PAYS = 10**8
+
+Ball = tuple[Tensor, Tensor]
+Terms = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Consecutive query blocks of one head, in the dtype that they are computed in.
+
+    Attributes:
+        q, out: (queries, head_dim).
+        k, v: (keys, head_dim), the whole head.
+        index: (query_blocks, width), kept key blocks.
+        lengths: keys that each query block attends to.
+        ball: holds all keys; None for float32, which does without.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    index: Tensor
+    lengths: list[int]
+    ball: Ball | None
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, kept: KeptBlocks, tokens: Tensor, scale: float
+) -> Tensor:
+    """Block-sparse attention, in as many threads as torch uses.
+
+    Memory on top of the arguments and the output: copies of k and v, only where they are not
+    contiguous or not of the dtype that they are computed in; and in each thread keys, values and
+    terms of one query block and at most `CHUNK_TOKENS` keys.
+
+    Args:
+        tokens: (batch, heads, query_blocks) int64, keys that each query block attends to.
+    """
+    batch, heads, kv_heads = q.shape[0], q.shape[1], k.shape[1]
+    fused = q.dtype == torch.bfloat16 and multiplies_bfloat16()
+    dtype = torch.bfloat16 if fused else torch.float32
+    k, v = (x.to(dtype).flatten(0, 1).contiguous() for x in (k, v))
+    out = torch.empty_like(q)
+    step = max(PART_TOKENS // kept.block_size, 1)
+    balls: list[Ball] = []
+
+    def part(b: int, h: int, first: int) -> _Part:
+        blocks = slice(first, first + step)
+        here = slice(first * kept.block_size, (first + step) * kept.block_size)
+        kv = b * kv_heads + h * kv_heads // heads
+        return _Part(
+            q=q[b, h, here].to(dtype).contiguous(),
+            k=k[kv],
+            v=v[kv],
+            out=out[b, h, here],
+            index=kept.index[b, h, blocks],
+            lengths=tokens[b, h, blocks].tolist(),
+            ball=balls[kv] if fused else None,
+        )
+
+    def work(queue: Iterator[tuple[int, int, int]]) -> None:
+        worker = _Worker(k, kept.block_size, scale)
+        for item in queue:
+            worker.attend(part(*item))
+
+    products = int(tokens.sum()) * kept.block_size * q.shape[-1]
+    threads = torch.get_num_threads() if products >= THREADING_PAYS else 1
+    first_blocks = range(0, tokens.shape[-1], step)
+    parts = [(b, h, first) for b in range(batch) for h in range(heads) for first in first_blocks]
+    with in_threads(threads) as run:
+        balls += run(_ball, k) if fused else []
+        # all threads take from one list, as each becomes free
+        run(work, [iter(parts)] * threads)
+    return out
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively and torch has the fused product for it."""
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return bool(fused and native())
+
+
+@contextmanager
+def in_threads(threads: int) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], list]]:
+    """A function like `map`, whose calls run in `threads` threads that do not share operations.
+
+    Threads that never wait for each other beat threads that split every operation: none stalls
+    when the machine is busy with something else, and each cache holds the query block of its core.
+    """
+
+    def run(work: Callable[[Any], Any], items: Iterable[Any]) -> list:
+        return list(spread(_inferring(work), items))
+
+    if threads == 1:
+        spread: Callable = map
+        yield run
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            spread = pool.map
+            yield run
+    finally:
+        # a thread that limits itself also sets what threads started later begin with
+        torch.set_num_threads(threads)
+
+
+def _inferring(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def inside(item: Any) -> Any:
+        with torch.inference_mode():
+            return work(item)
+
+    return inside
+
+
+def _ball(k: Tensor) -> Ball:
+    """Centre (head_dim,), in the dtype of `k`, and radius () of a ball that holds all keys."""
+    centre = k[::16].mean(0)
+    reach = [torch.linalg.vector_norm(x - centre.float(), dim=-1).max() for x in k.split(512)]
+    return centre, torch.stack(reach).max()
+
+
+class _Worker:
+    """Computes parts in one thread, with buffers that serve every query block."""
+
+    def __init__(self, k: Tensor, block_size: int, scale: float) -> None:
+        keys, head_dim = k.shape[-2:]
+        blocks = -(-min(keys, CHUNK_TOKENS) // block_size)
+        self.block_size, self.scale, self.chunk = block_size, scale, blocks * block_size
+        self.k, self.v = k.new_empty(2, blocks, block_size * head_dim)
+        self.weights = k.new_empty(self.chunk * block_size)
+
+    def attend(self, part: _Part) -> None:
+        """Write `part.out`."""
+        terms = self.exp2_terms(part.q) if part.ball is None else self.sigmoid_terms(part)
+        q, out = part.q.split(self.block_size), part.out.split(self.block_size)
+        totals: dict[int, Tensor] = {}
+        whole = [length == len(part.k) for length in part.lengths]
+        for everything, run in groupby(range(len(q)), key=whole.__getitem__):
+            blocks = list(run)
+            if everything and part.ball is None:
+                # torch's own float32 attention is hard to beat, given many queries at once
+                here = slice(blocks[0] * self.block_size, (blocks[-1] + 1) * self.block_size)
+                part.out[here] = _dense(part.q[here], part.k, part.v, self.scale)
+            else:
+                totals |= {block: self.mix(part, block, terms, out[block]) for block in blocks}
+        if totals and not _fit(torch.cat(list(totals.values()))):
+            for block in (block for block, total in totals.items() if not _fit(total)):
+                at = self.places(part, block)
+                out[block].copy_(_dense(q[block], part.k[at], part.v[at], self.scale))
+
+    def mix(self, part: _Part, block: int, terms: Terms, out: Tensor) -> Tensor:
+        """Write the mean of the values into `out`; return the sum of the terms, (queries,)."""
+        mixed, total = None, None
+        for k, v in self.chunks(part, block):
+            weights = terms(k, block)
+            product, sums = torch.mm(weights.T, v).float(), _sum(weights)
+            mixed = product if mixed is None else mixed.add_(product)
+            total = sums if total is None else total.add_(sums)
+        if mixed is None or total is None:
+            out.zero_()
+            return torch.ones(1)
+        out.copy_(mixed.div_(total[:, None]))
+        return total
+
+    def exp2_terms(self, q: Tensor) -> Terms:
+        """exp(logits) in float32, (keys, queries), through the base that is faster."""
+        queries = [x.T for x in (q * (self.scale * log2(e))).split(self.block_size)]
+
+        def terms(k: Tensor, block: int) -> Tensor:
+            here = queries[block]
+            out = self.weights[: len(k) * here.shape[1]].view(len(k), -1)
+            return torch.mm(k, here, out=out).exp2_()
+
+        return terms
+
+    def sigmoid_terms(self, part: _Part) -> Terms:
+        """exp(logits - bound - SATURATION) in bfloat16, (keys, queries); a bound for each query."""
+        assert part.ball is not None
+        centre, radius = part.ball
+        q = part.q * self.scale
+        length = torch.linalg.vector_norm(q, dim=-1, dtype=torch.float32)
+        shifts = (-SATURATION - (q @ centre) - length * radius).split(self.block_size)
+        queries = q.split(self.block_size)
+        product = torch.ops.mkldnn._linear_pointwise.default
+
+        def terms(k: Tensor, block: int) -> Tensor:
+            # kept until the next ones are there: freed first, their memory would be returned
+            # to the system and asked for again, page by page
+            self.weights = product(k, queries[block], shifts[block], "sigmoid", [], "")
+            return self.weights
+
+        return terms
+
+    def chunks(self, part: _Part, block: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values that the query block attends to, at most `self.chunk` at a time."""
+        length = part.lengths[block]
+        for first in range(0, length, self.chunk):
+            here = slice(first, min(first + self.chunk, length))
+            if length == len(part.k):
+                yield part.k[here], part.v[here]
+            else:
+                index = part.index[block, first // self.block_size :]
+                size = here.stop - first
+                yield self.gather(part.k, index, size, self.k), self.gather(
+                    part.v, index, size, self.v
+                )
+
+    def gather(self, x: Tensor, index: Tensor, length: int, space: Tensor) -> Tensor:
+        """The first `length` rows of the blocks `index` of x, (tokens, head_dim)."""
+        full, rest = divmod(length, self.block_size)
+        out = space.view(-1, x.shape[-1])[:length]
+        if full:
+            blocks = x[: len(x) // self.block_size * self.block_size].view(-1, space.shape[-1])
+            torch.index_select(blocks, 0, index[:full], out=space[:full])
+        if rest:
+            start = int(index[full]) * self.block_size
+            out[full * self.block_size :] = x[start : start + rest]
+        return out
+
+    def places(self, part: _Part, block: int) -> Tensor:
+        """Places of all keys that the query block attends to."""
+        first = part.index[block, :, None] * self.block_size
+        places = first + torch.arange(self.block_size, dtype=first.dtype)
+        return places.flatten()[: part.lengths[block]]
+
+
+def _fit(totals: Tensor) -> bool:
+    return bool(((totals >= SMALLEST_TOTAL) & (totals <= LARGEST_TOTAL)).all())
+
+
+def _sum(weights: Tensor) -> Tensor:
+    """Sum over the keys, in two stages: torch adds up fast only within a dtype."""
+    if len(weights) % 128 == 0:
+        weights = weights.view(-1, 128, weights.shape[-1]).sum(1)
+    return weights.sum(0, dtype=torch.float32)
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    q, k, v = (x[None, None] for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, scale=scale)[0, 0]

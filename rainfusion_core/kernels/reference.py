@@ -1,0 +1,51 @@
+"""Block-sparse attention as plain masked softmax in float32: the definition of what kernels compute."""
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.blocks import KeptBlocks
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    *,
+    scale: float | None = None,
+    key_lengths: Tensor | None = None,
+) -> Tensor:
+    """Exact softmax over the kept blocks: a dropped block is absent from the denominator too.
+
+    Args:
+        q: (batch, heads, queries, head_dim), in the token order of `kept`.
+        k, v: (batch, kv_heads, keys, head_dim); `kv_heads` divides `heads`, and consecutive
+            query heads share a key head.
+        kept: key blocks per query block.
+        scale: factor on the logits; None means head_dim ** -0.5.
+        key_lengths: (batch,) int, keys that are not padding; those behind them are left out.
+
+    Returns:
+        (batch, heads, queries, head_dim), the dtype of `q`; zeros where a query has no key.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    mask = token_mask(kept, q.shape[-2], k.shape[-2])
+    if key_lengths is not None:
+        valid = torch.arange(k.shape[-2], device=k.device) < key_lengths.to(k.device)[:, None]
+        mask = mask & valid[:, None, None]
+    shared = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+    logits = (q.float() @ k.float().mT) * scale
+    weights = logits.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    # a row without a key is 0 / 0 there
+    return (weights.masked_fill(~mask, 0.0) @ v.float()).to(q.dtype)
+
+
+def token_mask(kept: KeptBlocks, queries: int, keys: int) -> Tensor:
+    """(batch, heads, queries, keys) bool, True where the pair is attended."""
+    valid = torch.arange(kept.index.shape[-1], device=kept.index.device) < kept.count[..., None]
+    hits = kept.index.new_zeros(*kept.count.shape, kept.key_blocks)
+    # add, not assign: padding may repeat a kept block
+    hits.scatter_add_(-1, kept.index.long(), valid.to(hits.dtype))
+    mask = hits.bool().repeat_interleave(kept.block_size, dim=-2)[..., :queries, :]
+    return mask.repeat_interleave(kept.block_size, dim=-1)[..., :keys]

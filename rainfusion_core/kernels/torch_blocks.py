@@ -1,0 +1,90 @@
+"""Block-sparse attention in plain torch operations, for every device that torch knows.
+
+On a CPU, threads take query blocks (`kernels.cpu_blocks`). Elsewhere, query blocks that keep equally
+many keys run together: their keys are gathered and torch's own dense attention does the rest.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.kernels import cpu_blocks
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    *,
+    scale: float | None = None,
+    key_lengths: Tensor | None = None,
+) -> Tensor:
+    """Same contract as `kernels.reference.attention`, forward only.
+
+    Needs less memory than q, k, v and the output together, on top of those; on a CPU the bound is
+    that of `cpu_blocks.attention`. A GPU is waited for once, to read how many keys each row keeps.
+    """
+    tokens = kept_tokens(kept, k.shape[-2], key_lengths)
+    way = cpu_blocks.attention if q.device.type == "cpu" else attention_by_count
+    return way(q, k, v, kept, tokens, q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def kept_tokens(kept: KeptBlocks, keys: int, key_lengths: Tensor | None) -> Tensor:
+    """(batch, heads, query_blocks) int64: keys that each query block attends to.
+
+    Blocks are listed in ascending order, so these keys are the first ones of the listed blocks:
+    a ragged last block and padding need no mask.
+    """
+    ends = kept.count.new_full((kept.count.shape[0],), keys)
+    if key_lengths is not None:
+        ends = key_lengths.to(ends).clamp(max=keys)
+    room = ends[:, None, None, None] - kept.index * kept.block_size
+    listed = torch.arange(kept.index.shape[-1], device=room.device) < kept.count[..., None]
+    return torch.where(listed, room.clamp_(0, kept.block_size), 0).sum(-1)
+
+
+def attention_by_count(
+    q: Tensor, k: Tensor, v: Tensor, kept: KeptBlocks, tokens: Tensor, scale: float
+) -> Tensor:
+    """Gather the keys of equally long rows, and attend to them with torch's dense attention.
+
+    Args:
+        tokens: (batch, heads, query_blocks) int64, from `kept_tokens`.
+    """
+    batch, heads, queries, head_dim = q.shape
+    kv_heads, keys = k.shape[1:3]
+    blocks, block_size = kept.count.shape[-1], kept.block_size
+    out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+    q_rows, k_rows, v_rows, out_rows = (x.reshape(-1, head_dim) for x in (q, k, v, out))
+    index = kept.index.reshape(batch * heads * blocks, -1)
+    place = torch.arange(block_size, device=q.device)
+    # the gathered keys and values of a group stay as small as q and k
+    limit = (q.numel() + k.numel()) // (2 * head_dim)
+    for rows, length, width in _equal_rows(tokens, queries, block_size):
+        for part in rows.split(max(1, limit // (length + width))):
+            head = part // blocks
+            kv_head = head // heads * kv_heads + head % heads // (heads // kv_heads)
+            listed = index[part, : -(-length // block_size)]
+            at_k = (listed[..., None] * block_size + place).flatten(1)[:, :length]
+            at_k = at_k + kv_head[:, None] * keys
+            at_q = (head * queries + part % blocks * block_size)[:, None] + place[:width]
+            out_rows[at_q] = scaled_dot_product_attention(
+                q_rows[at_q][:, None], k_rows[at_k][:, None], v_rows[at_k][:, None], scale=scale
+            )[:, 0]
+    return out
+
+
+def _equal_rows(tokens: Tensor, queries: int, block_size: int) -> Iterator[tuple[Tensor, int, int]]:
+    """Rows (flat numbers, on the device of `tokens`) with equally many keys and queries, and both."""
+    blocks = tokens.shape[-1]
+    widths = (queries - torch.arange(blocks) * block_size).clamp(max=block_size)
+    sizes = torch.stack([tokens.cpu(), widths.expand(tokens.shape)], dim=-1).view(-1, 2)
+    kinds, kind = sizes.unique(dim=0, return_inverse=True)
+    rows = kind.argsort().to(tokens.device)
+    for part, (length, width) in zip(rows.split(kind.bincount().tolist()), kinds.tolist(), strict=True):
+        if length > 0:
+            yield part, length, width

@@ -1,0 +1,63 @@
+"""Attention masks as key lengths: what a padding mask says, or why a mask cannot be used with kept blocks."""
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.layout import Text, TokenLayout
+
+
+def key_lengths_of(
+    mask: Tensor | None, layout: TokenLayout | None, *, batch: int
+) -> tuple[Tensor | None, str | None]:
+    """Reduce a mask to the number of keys that are not padding, counted with the text last.
+
+    Args:
+        mask: bool (True attends) or additive float; (batch, tokens), (batch, 1, 1, tokens) or
+            (batch, 1, tokens, tokens), batch broadcastable.
+        layout: what the tokens are.
+
+    Returns:
+        (batch,) int64 or None for all keys, and why the mask is not understood, or None if it is.
+        Looks at the values of the mask, so a GPU is waited for.
+    """
+    if mask is None or layout is None:
+        return None, None
+    valid, refusal = _key_validity(mask, layout)
+    if refusal is not None:
+        return None, refusal
+    video, text = _split(valid, layout)
+    if not bool(video.all()):
+        return None, "the mask hides video tokens"
+    lengths = video.shape[-1] + text.sum(-1)
+    prefix = torch.arange(text.shape[-1], device=text.device) < text.sum(-1, keepdim=True)
+    if not torch.equal(prefix, text):
+        return None, "the mask hides text before text that it shows"
+    return lengths.expand(batch), None
+
+
+def _key_validity(mask: Tensor, layout: TokenLayout) -> tuple[Tensor, str | None]:
+    """(batch, tokens) bool, taken from the row of a video query."""
+    valid = mask if mask.dtype == torch.bool else mask > -1
+    if valid.ndim == 4:
+        if valid.shape[1] != 1:
+            return valid, "the mask differs between heads"
+        valid = valid[:, 0]
+    elif valid.ndim == 2:
+        valid = valid[:, None]
+    if valid.ndim != 3 or valid.shape[-1] != layout.tokens:
+        return valid, f"the mask has shape {tuple(mask.shape)}"
+    if valid.shape[1] > 1:
+        columns, _ = _split(valid.mT, layout)  # (batch, keys, video queries)
+        if not bool((columns == columns[..., :1]).all()):
+            return valid, "the mask differs between video tokens"
+        return columns[..., 0], None
+    return valid[:, 0], None
+
+
+def _split(x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+    """The video part and the text part of the last axis."""
+    parts = x.split([segment.tokens for segment in layout.segments], dim=-1)
+    pairs = list(zip(parts, layout.segments, strict=True))
+    text = [part for part, segment in pairs if isinstance(segment, Text)]
+    video = [part for part, segment in pairs if not isinstance(segment, Text)]
+    return torch.cat(video, -1), torch.cat(text, -1) if text else x[..., :0]

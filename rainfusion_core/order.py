@@ -1,0 +1,208 @@
+"""Token orders: the permutation that makes neighbours in the sequence neighbours in the video.
+
+Every order ends with the text, wherever the model keeps it, and is an exact bijection: nothing is
+padded. "compact" is ours. "window" and "frame" are the two that are in public use, as they are.
+
+Source: RainFusion2.0, arXiv 2512.24086, which names 3D windows without a size and moves the first
+frame to the end. Differs: "compact" gives compact blocks on any grid, where public code leaves
+strips beside its windows, or refuses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rainfusion_core import paths
+from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
+from rainfusion_core.layout import LatentGrid, TokenLayout
+
+
+@dataclass(frozen=True, eq=False)
+class TokenOrder:
+    """A permutation of one sequence, and the blocks of it that stay dense.
+
+    Attributes:
+        layout: the model's sequence.
+        name: key in `ORDERS`.
+        block_size: tokens per block; the last block may be shorter.
+        gather: (tokens,) int64, from position in this order to position in the model's sequence.
+        restore: (tokens,) int64, the inverse of `gather`.
+        pinned: (blocks,) bool, blocks that hold a token of the sink or of the text.
+        pinned_blocks: how many of them there are.
+        sink_tokens: tokens of the first frame if it is the sink, else 0.
+    """
+
+    layout: TokenLayout
+    name: str
+    block_size: int
+    gather: Tensor
+    restore: Tensor
+    pinned: Tensor
+    pinned_blocks: int
+    sink_tokens: int
+    _copies: dict[torch.device, "TokenOrder"] = field(default_factory=dict, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        return self.gather.numel()
+
+    @property
+    def blocks(self) -> int:
+        return self.pinned.numel()
+
+    def on(self, device: torch.device) -> "TokenOrder":
+        """This order with its tensors on `device`, copied there the first time only."""
+        if device == self.gather.device:
+            return self
+        if device not in self._copies:
+            self._copies[device] = replace(
+                self,
+                gather=self.gather.to(device),
+                restore=self.restore.to(device),
+                pinned=self.pinned.to(device),
+            )
+        return self._copies[device]
+
+    def permute(self, x: Tensor) -> Tensor:
+        """(batch, heads, tokens, head_dim) from the model's order into this one."""
+        return x.index_select(-2, self.on(x.device).gather)
+
+    def unpermute(self, x: Tensor) -> Tensor:
+        """(batch, heads, tokens, head_dim) from this order back into the model's."""
+        return x.index_select(-2, self.on(x.device).restore)
+
+
+@lru_cache(maxsize=64)
+def token_order(
+    layout: TokenLayout, *, name: str = "compact", block_size: int = 128, sink: bool = True
+) -> TokenOrder:
+    """The order called `name` for one layout. Cached: the second call costs nothing.
+
+    The sink is the first frame of the first grid that has more than one. Images have none.
+
+    Args:
+        block_size: tokens per block, at least 1.
+        sink: whether the first frame is pinned, as the text always is.
+
+    Raises:
+        UnsupportedLayout: the order does not exist for these grids.
+    """
+    if name not in ORDERS:
+        raise UnknownName("token order", name, ORDERS)
+    if block_size < 1:
+        raise ConfigError(f"block_size must be at least 1, got {block_size}")
+    if not layout.grids:
+        raise UnsupportedLayout(
+            "the sequence holds no latent grid, only text", hint="run this attention dense"
+        )
+    grids, text = _token_numbers(layout)
+    videos = (number for number, grid in enumerate(grids) if len(grid) > 1)
+    sink_grid = next(videos, None) if sink else None
+    gather = torch.cat([ORDERS[name](grids, sink_grid, block_size), text])
+    restore = gather.argsort()
+    sink_frame = text[:0] if sink_grid is None else grids[sink_grid][0].flatten()
+    pinned = torch.zeros(-(-layout.tokens // block_size), dtype=torch.bool, device="cpu")
+    pinned[restore[torch.cat([sink_frame, text])] // block_size] = True
+    return TokenOrder(
+        layout=layout,
+        name=name,
+        block_size=block_size,
+        gather=gather,
+        restore=restore,
+        pinned=pinned,
+        pinned_blocks=int(pinned.sum()),
+        sink_tokens=sink_frame.numel(),
+    )
+
+
+def _token_numbers(layout: TokenLayout) -> tuple[list[Tensor], Tensor]:
+    """Numbers of the model's tokens: (frames, height, width) for each grid, (tokens,) for text."""
+    numbers = torch.arange(layout.tokens, device="cpu")
+    grids, text = [], [numbers[:0]]
+    for part, segment in zip(
+        numbers.split([segment.tokens for segment in layout.segments]), layout.segments, strict=True
+    ):
+        if isinstance(segment, LatentGrid):
+            grids.append(part.view(segment.frames, segment.height, segment.width))
+        else:
+            text.append(part)
+    return grids, torch.cat(text)
+
+
+def _compact(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
+    """[every grid in compact blocks, without the sink | the sink], from any grids."""
+    parts = [grid[1:] if number == sink_grid else grid for number, grid in enumerate(grids)]
+    if sink_grid is not None:
+        parts.append(grids[sink_grid][:1])
+    order, start = [], 0
+    for part in parts:
+        order.append(paths.compact(part, start, block_size))
+        start += part.numel()
+    return torch.cat(order)
+
+
+def _window(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
+    """[2x8x8 windows | rows below | columns beside | first frame], as the paper's text has it."""
+    grid = _only_grid(grids, "window")
+    first, rest = grid[:1], grid[1:]
+    if len(rest) % 2:
+        raise UnsupportedLayout(
+            f"order 'window' needs an even number of frames after the first, got {len(rest)}",
+            hint="order 'compact' takes any number of frames",
+        )
+    return torch.cat([paths.windows(rest, (2, 8, 8)), first.flatten()])
+
+
+def _frame(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
+    """[first frame | frame after frame in 8x8 windows]; the first in windows if they divide it."""
+    grid = _only_grid(grids, "frame")
+    if grid.shape[1] % 8 == grid.shape[2] % 8 == 0:
+        return paths.frame_windows(grid)
+    first, rest = grid[:1], grid[1:]
+    return torch.cat([first.flatten(), *map(paths.frame_windows, rest.split(1))])
+
+
+def _raster(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
+    """The model's order."""
+    return torch.cat([grid.flatten() for grid in grids])
+
+
+def _only_grid(grids: Sequence[Tensor], name: str) -> Tensor:
+    if len(grids) > 1:
+        raise UnsupportedLayout(
+            f"order {name!r} is defined for one latent grid, got {len(grids)}",
+            hint="order 'compact' takes any number of grids",
+        )
+    return grids[0]
+
+
+ORDERS: dict[str, Callable[[Sequence[Tensor], int | None, int], Tensor]] = {
+    "compact": _compact,
+    "window": _window,
+    "frame": _frame,
+    "raster": _raster,
+}
+
+
+def compactness(order: TokenOrder) -> float:
+    """Mean squared distance of a token from the centre of its block; less is better.
+
+    A frame counts as `paths.TIME_WEIGHT` rows, and grids follow each other in time. Only whole
+    blocks that are not pinned count; without any the result is 0.
+
+    Returns:
+        Squared rows, at least 0.
+    """
+    points = torch.zeros(order.tokens, 3, device="cpu")
+    grids, _ = _token_numbers(order.layout)
+    frames = 0
+    for grid in grids:
+        points[grid.flatten()] = paths.positions(*grid.shape)
+        points[grid.flatten(), 0] += frames * paths.TIME_WEIGHT
+        frames += len(grid)
+    spread = paths.block_spread(points[order.gather.cpu()], order.block_size)
+    free = spread[~order.pinned.cpu()[: len(spread)]]
+    return free.mean().item() if len(free) else 0.0

@@ -1,0 +1,144 @@
+"""From a model's source to a loaded diffusers pipeline: a local folder, the hub's cache, or the hub itself."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavailable
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a pipeline comes from and how it is loaded.
+
+    Attributes:
+        location: a folder in diffusers' layout, or a repository on the hub.
+        revision: commit of the repository; None means its main branch.
+        dtype: name in `DTYPES` of all components that `component_dtypes` does not name.
+        component_dtypes: component name -> name in `DTYPES`.
+        device: "cpu", "cuda", "cuda:1", "mps".
+        flow_shift: of the scheduler; None keeps the repository's.
+        fetch: the command that a hint names where the weights are missing.
+    """
+
+    location: str
+    revision: str | None = None
+    dtype: str = "float32"
+    component_dtypes: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    flow_shift: float | None = None
+    fetch: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        path = Path(self.location).expanduser()
+        return path if path.is_dir() else None
+
+
+def choose_device(name: str) -> str:
+    """The device called `name`, or for "auto" the best one here."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next((device for device, here in available.items() if here), "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in {"cpu", *available}:
+        raise ConfigError(f"device must be auto, cpu, cuda or mps, got {name!r}")
+    if kind != "cpu" and not available[kind]:
+        usable = [device for device, here in available.items() if here] + ["cpu"]
+        raise KernelUnavailable(
+            f"this machine has no {kind} device that torch can use",
+            hint=f"available here: {', '.join(usable)}",
+        )
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise KernelUnavailable(
+            f"there is no device {name}",
+            hint=f"this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}",
+        )
+    return name
+
+
+def choose_dtype(name: str, preferred: str, device: str) -> str:
+    """The dtype called `name`; for "auto" the preferred one, where the device multiplies it natively."""
+    if name == "auto":
+        return preferred if device != "cpu" or _multiplies_bfloat16() else "float32"
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be auto, {', '.join(DTYPES)}, got {name!r}")
+    return name
+
+
+def _multiplies_bfloat16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def is_available(source: ModelSource) -> bool:
+    """Whether the weights are on this machine. Never touches the network."""
+    return source.folder is not None or _cached(source) is not None
+
+
+def _cached(source: ModelSource) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(
+        source.location, "model_index.json", revision=source.revision or "main"
+    )
+    return path if isinstance(path, str) else None
+
+
+def load(source: ModelSource) -> Any:
+    """Load a pipeline onto its device. safetensors only, no remote code.
+
+    Raises:
+        ModelUnavailable: the weights are neither here nor reachable, or the folder is no pipeline.
+    """
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    if source.folder and not (source.folder / "model_index.json").is_file():
+        raise ModelUnavailable(
+            f"{source.location} is not a diffusers pipeline: it has no model_index.json",
+            hint="pass the folder that save_pretrained() of a pipeline wrote",
+        )
+    dtypes = {name: DTYPES[dtype] for name, dtype in source.component_dtypes.items()}
+    try:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            str(source.folder or source.location),
+            revision=None if source.folder else source.revision,
+            dtype={"default": DTYPES[source.dtype], **dtypes},
+            use_safetensors=True,
+            local_files_only=source.folder is not None or None,
+        )
+    except (OSError, ValueError) as error:
+        raise _unavailable(source, error) from error
+    pipeline.set_progress_bar_config(disable=True)
+    if source.flow_shift is not None:
+        pipeline.scheduler = type(pipeline.scheduler).from_config(
+            pipeline.scheduler.config, flow_shift=source.flow_shift
+        )
+    return pipeline.to(source.device)
+
+
+def _unavailable(source: ModelSource, error: Exception) -> ModelUnavailable:
+    """One line for what huggingface_hub says in many."""
+    if source.folder is not None:
+        return ModelUnavailable(f"{source.location} cannot be loaded: {_first_line(error)}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    where = "HF_HUB_OFFLINE is set" if offline else "the hub did not deliver them"
+    return ModelUnavailable(
+        f"the weights of {source.location} are not in the cache and {where}",
+        hint=f"fetch them with: {source.fetch or 'hf download ' + source.location}; "
+        "--model shapes needs no download",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,40 @@
+"""One token for each block: the mean."""
+
+import torch
+from torch import Tensor
+
+
+def block_means(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Tensor:
+    """Mean of each block in float32, over its real tokens only, without a float32 copy of `x`.
+
+    Source: RainFusion2.0, arXiv 2512.24086, eq. 5 and 6. Differs: float32 instead of the dtype of
+    `x`, and padding is left out.
+
+    Args:
+        x: (batch, heads, tokens, head_dim), in any strides.
+        lengths: (batch,) int; tokens from here on are padding. None: all are real.
+
+    Returns:
+        (batch, heads, blocks, head_dim) float32; undefined for a block that is all padding.
+    """
+    blocks = x.shape[-2] // block_size
+    whole, short = x.tensor_split([blocks * block_size], dim=-2)
+    means = whole.unflatten(-2, (blocks, block_size)).mean(dim=-2, dtype=torch.float32)
+    if short.shape[-2]:
+        tail = short.mean(dim=-2, keepdim=True, dtype=torch.float32)
+        means = torch.cat([means, tail], dim=-2)
+    return means if lengths is None else _without_padding(means, x, block_size, lengths)
+
+
+def _without_padding(means: Tensor, x: Tensor, block_size: int, lengths: Tensor) -> Tensor:
+    """Pool the one block of each batch item in which the padding begins once more."""
+    batch, heads, tokens, head_dim = x.shape
+    border = (lengths.long() // block_size).clamp(max=means.shape[-2] - 1)
+    places = border[:, None] * block_size + torch.arange(block_size, device=x.device)
+    real = (places < lengths[:, None]).view(batch, 1, block_size, 1)
+    places = places.clamp(max=tokens - 1).view(batch, 1, block_size, 1)
+    block = x.gather(-2, places.expand(-1, heads, -1, head_dim)).float()
+    # where, not times zero: padding may hold NaN
+    total = torch.where(real, block, 0.0).sum(dim=-2, keepdim=True)
+    mean = total / real.sum(dim=-2, keepdim=True).clamp(min=1)
+    return means.scatter(-2, border.view(batch, 1, 1, 1).expand_as(mean), mean)

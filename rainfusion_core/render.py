@@ -1,0 +1,168 @@
+"""Renders one clip through a pipeline that the core is installed in, and measures every stage of it."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.installation import install
+from rainfusion_core.progress import SchedulerWatch
+from rainfusion_core.report import RenderReport, StageTimes
+from rainfusion_core.timing import peak_memory_bytes, reset_peak_memory, synchronize
+
+Progress = Callable[[str, int, int], None]  # (stage, finished steps, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What is to be rendered; sizes in pixels, `frames` of the finished video."""
+
+    prompt: str
+    negative: str = ""
+    width: int
+    height: int
+    frames: int
+    steps: int
+    guidance: float
+    seed: int
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the pipeline
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """`frames`: (frames, height, width, 3) float32 in [0, 1]."""
+
+    frames: np.ndarray
+    report: RenderReport
+
+
+@dataclass
+class _Clock:
+    """Seconds of each stage so far."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+    steps: list[float] = field(default_factory=list)
+
+    def wrap(self, function: Callable, stage: str, announce: Callable[[], None]) -> Callable:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            announce()
+            synchronize(self.device)
+            begin = time.perf_counter()
+            result = function(*args, **kwargs)
+            synchronize(self.device)
+            spent = time.perf_counter() - begin
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            return result
+
+        return timed
+
+
+def render(
+    pipeline: Any,
+    clip: Clip,
+    config: SparseConfig,
+    *,
+    progress: Progress | None = None,
+    measure_speed: bool = True,
+) -> Rendered:
+    """Render a clip. The core is installed for this render only.
+
+    Args:
+        progress: told about every stage and every finished step.
+        measure_speed: also time one sparse call against the dense kernel, in the middle of the
+            run; what that takes is left out of all times.
+    """
+    notify = progress or (lambda stage, step, steps: None)
+    device = pipeline._execution_device
+    clock = _Clock(device)
+    reset_peak_memory(device)
+    with install(pipeline, config) as handle:
+        handle.session.measures_speed = measure_speed and config.sparsity > 0
+        handle.verify()
+        begin = time.perf_counter()
+        with _stages(pipeline, clock, handle.session, clip.steps, notify):
+            frames = _run(pipeline, clip)
+        synchronize(device)
+        total = time.perf_counter() - begin - handle.session.speed_seconds
+        sparsity = handle.report()
+    times = StageTimes(
+        text_encoding=clock.seconds.get("text", 0.0),
+        steps=tuple(clock.steps),
+        attention=sparsity.attention_seconds,
+        decoding=clock.seconds.get("decode", 0.0),
+        total=total,
+    )
+    return Rendered(frames, RenderReport(times, sparsity, peak_memory_bytes(device)))
+
+
+def _run(pipeline: Any, clip: Clip) -> np.ndarray:
+    # noise is drawn on the CPU, so that a seed means the same video on every device
+    generator = torch.Generator("cpu").manual_seed(clip.seed)
+    output = pipeline(
+        prompt=clip.prompt,
+        negative_prompt=clip.negative,
+        width=clip.width,
+        height=clip.height,
+        num_frames=clip.frames,
+        num_inference_steps=clip.steps,
+        guidance_scale=clip.guidance,
+        generator=generator,
+        output_type="np",
+        **clip.extra,
+    )
+    return np.asarray(output.frames[0], dtype=np.float32)
+
+
+@contextmanager
+def _stages(
+    pipeline: Any, clock: _Clock, session: Any, steps: int, notify: Progress
+) -> Iterator[None]:
+    """Time text encoding, every denoising step and decoding, by wrapping methods of the instances."""
+    mark = [0.0, 0.0]  # when the last step ended, and the seconds of speed measurement until then
+
+    def finished_step() -> None:
+        synchronize(clock.device)
+        now, aside = time.perf_counter(), session.speed_seconds
+        clock.steps.append(now - mark[0] - (aside - mark[1]))
+        mark[:] = now, aside
+        notify("denoising", len(clock.steps), steps)
+
+    def begin_steps() -> None:
+        synchronize(clock.device)
+        mark[:] = time.perf_counter(), session.speed_seconds
+        notify("denoising", 0, steps)
+
+    with ExitStack() as stack:
+        for name, component in pipeline.components.items():
+            if name.startswith("text_encoder") and component is not None:
+                announce = partial(notify, "text encoding", 0, 1)
+                stack.enter_context(_replaced(component, "forward", clock, "text", announce))
+            elif name == "vae" and component is not None:
+                announce = partial(notify, "decoding", 0, 1)
+                stack.enter_context(_replaced(component, "decode", clock, "decode", announce))
+        watch = SchedulerWatch(pipeline.scheduler, begin_steps, finished_step)
+        stack.callback(watch.remove)
+        yield
+
+
+@contextmanager
+def _replaced(
+    owner: Any, name: str, clock: _Clock, stage: str, announce: Callable[[], None]
+) -> Iterator[None]:
+    """`owner.name` is timed inside the context; accelerate's hooks stay inside the timing."""
+    before = owner.__dict__.get(name)
+    owner.__dict__[name] = clock.wrap(getattr(owner, name), stage, announce)
+    try:
+        yield
+    finally:
+        if before is None:
+            del owner.__dict__[name]
+        else:
+            owner.__dict__[name] = before

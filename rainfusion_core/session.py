@@ -1,0 +1,212 @@
+"""The state of one generation: where the denoising loop is, what each call did, and what that adds up to."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.adapters import ModelAdapter
+from rainfusion_core.attention import sparse_attention
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import UnsupportedLayout
+from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
+from rainfusion_core.layout import LatentGrid, TokenLayout
+from rainfusion_core.masks import key_lengths_of
+from rainfusion_core.report import AttentionSpeed, CallRow, SparsityReport
+from rainfusion_core.schedule import Schedule, plan
+from rainfusion_core.speed import attention_speed
+from rainfusion_core.timing import Span
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One self-attention layer of a session."""
+
+    transformer: str
+    index: int
+    name: str
+
+
+@dataclass
+class _Call:
+    """One attention call. `kept` stays on its device until the report is asked for."""
+
+    step: int
+    branch: str
+    layer: Layer
+    reason: str | None
+    kept: Tensor | int
+    pairs: int
+    span: Span
+
+
+@dataclass
+class _Forward:
+    """The transformer forward pass that is running."""
+
+    adapter: ModelAdapter
+    grids: tuple[LatentGrid, ...]
+    step: int
+    branch: str
+    schedule: Schedule
+    layouts: dict[int, TokenLayout | None] = field(default_factory=dict)
+
+
+@dataclass
+class Session:
+    """Computes every caught attention call, and remembers what it did.
+
+    Attributes:
+        layers: all self-attention layers, in the order of execution.
+        measures_speed: time one sparse call against the dense kernel while the model runs.
+    """
+
+    config: SparseConfig
+    layers: list[Layer] = field(default_factory=list)
+    measures_speed: bool = False
+    speed: AttentionSpeed | None = None
+    speed_seconds: float = 0.0
+    kernel: str = ""
+    dense_kernel: str = ""
+    _calls: list[_Call] = field(default_factory=list)
+    _forward: _Forward | None = None
+
+    def begin_forward(
+        self,
+        adapter: ModelAdapter,
+        grids: tuple[LatentGrid, ...],
+        *,
+        step: int,
+        steps: int,
+        branch: str,
+        layers: int,
+    ) -> None:
+        """A transformer with `layers` self-attention layers is about to run."""
+        schedule = plan(self.config, steps=steps, layers=layers)
+        self._forward = _Forward(adapter, grids, step, branch, schedule)
+
+    def clear(self) -> None:
+        """Forget all calls: a new render begins."""
+        self._calls.clear()
+        self._forward, self.speed, self.speed_seconds = None, None, 0.0
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+    ) -> Tensor:
+        """Attention of one call, sparse where the schedule and the layout allow it.
+
+        Args:
+            layer: index into `layers`.
+            q, k, v: (batch, heads, tokens, head_dim).
+            mask: as diffusers passes it; padding masks are understood, others run dense.
+        """
+        layout = self._layout(q.shape[-2])
+        lengths, refusal = key_lengths_of(mask, layout, batch=q.shape[0])
+        refusal = "the grids do not explain the tokens" if layout is None else refusal
+        if refusal is not None:
+            return self._fall_back(layer, q, k, v, mask, scale, refusal)
+        assert self._forward is not None and layout is not None
+        where = self.layers[layer]
+        reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
+        if reason is not None:
+            return self._dense(layer, q, k, v, mask, scale, reason)
+        self.kernel, _ = choose_kernel(self.config.kernel, q.device, q.dtype, q.shape[-1])
+        if self.measures_speed and self.speed is None and where.index >= self._middle(where):
+            self._measure(where, q, k, v, layout, scale)
+        span = Span(q.device)
+        out, kept = sparse_attention(
+            q, k, v, layout, self.config, scale=scale, key_lengths=lengths
+        )
+        self._record(layer, None, kept.kept_pairs, kept.pairs, span)
+        return out
+
+    def left_dense(self, layer: int, q: Tensor, reason: str) -> None:
+        """Record a call that diffusers computes itself; (batch, heads, tokens, head_dim)."""
+        self._refuse(reason)
+        pairs = self._pairs(q)
+        self._record(layer, reason, pairs, pairs, Span(q.device))
+
+    def report(self) -> SparsityReport:
+        """What all calls since `clear` add up to. Waits for the device."""
+        rows = [
+            CallRow(
+                step=call.step,
+                branch=call.branch,
+                transformer=call.layer.transformer,
+                layer=call.layer.index,
+                reason=call.reason,
+                kept_pairs=int(call.kept),
+                pairs=call.pairs,
+                seconds=call.span.seconds,
+            )
+            for call in self._calls
+        ]
+        return SparsityReport(
+            requested=self.config.sparsity,
+            rows=tuple(rows),
+            kernel=self.kernel,
+            dense_kernel=self.dense_kernel,
+            speed=self.speed,
+        )
+
+    def _layout(self, tokens: int) -> TokenLayout | None:
+        forward = self._forward
+        if forward is None:
+            return None
+        if tokens not in forward.layouts:
+            forward.layouts[tokens] = forward.adapter.layout(forward.grids, tokens)
+        return forward.layouts[tokens]
+
+    def _middle(self, where: Layer) -> int:
+        return max(x.index for x in self.layers if x.transformer == where.transformer) // 2
+
+    def _fall_back(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, reason: str
+    ) -> Tensor:
+        self._refuse(reason)
+        return self._dense(layer, q, k, v, mask, scale, reason)
+
+    def _refuse(self, reason: str) -> None:
+        if self.config.strict:
+            raise UnsupportedLayout(
+                f"an attention call would run dense: {reason}",
+                hint="leave --strict out to let it run dense and have it counted",
+            )
+
+    def _dense(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, reason: str
+    ) -> Tensor:
+        span = Span(q.device)
+        if mask is not None:
+            out = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, scale=scale
+            )
+        else:
+            self.dense_kernel = choose_dense(self.config.dense_kernel, q, k, v)
+            out = DENSE_KERNELS[self.dense_kernel](q, k, v, scale=scale)
+        pairs = self._pairs(q)
+        self._record(layer, reason, pairs, pairs, span)
+        return out
+
+    def _pairs(self, q: Tensor) -> int:
+        """Block pairs of a dense call, all heads."""
+        blocks = -(-q.shape[-2] // self.config.block_size)
+        return q.shape[0] * q.shape[1] * blocks * blocks
+
+    def _record(
+        self, layer: int, reason: str | None, kept: Tensor | int, pairs: int, span: Span
+    ) -> None:
+        step, branch = (self._forward.step, self._forward.branch) if self._forward else (0, "")
+        self._calls.append(
+            _Call(step, branch, self.layers[layer], reason, kept, pairs, span.stop())
+        )
+
+    def _measure(
+        self, where: Layer, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, scale: float
+    ) -> None:
+        span = Span(q.device)
+        self.speed = attention_speed(q, k, v, layout, self.config, scale=scale)
+        self.dense_kernel = self.dense_kernel or self.speed.dense_kernel
+        self.speed_seconds += span.stop().seconds

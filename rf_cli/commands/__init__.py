@@ -1,0 +1,1 @@
+"""One file a command: load, call, print. Heavy imports stay inside the functions."""

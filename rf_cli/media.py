@@ -1,0 +1,95 @@
+"""Writes videos and records: each beside its final name first, then renamed into place."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rainfusion_core.errors import OutputError
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before anything heavy runs, an output that could not be written afterwards."""
+    if path.suffix.lower() != ".mp4":
+        raise OutputError(f"--output must end in .mp4, got {path}", hint=f"{path.stem or 'out'}.mp4")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {folder}", hint=f"make it with: mkdir -p {folder}")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", hint=f"{path / 'video.mp4'}")
+    probe = folder / f".{path.stem}.{os.getpid()}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
+    for existing in (path, record_path(path)):
+        if existing.exists() and not overwrite:
+            raise OutputError(f"{existing} exists", hint="--overwrite replaces it")
+
+
+def record_path(video: Path) -> Path:
+    return video.with_suffix(".json")
+
+
+def default_output(prompt: str, seed: int) -> Path:
+    """A name in this folder that is still free, made of the prompt's first words."""
+    words = re.findall(r"\w+", prompt.lower())[:6]
+    stem = "-".join(["rf", *words, str(seed)])
+    names = (f"{stem}{number and f'-{number}' or ''}.mp4" for number in range(10_000))
+    return next(p for p in map(Path, names) if not p.exists() and not record_path(p).exists())
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name to write to; renamed to `path` at the end, removed if anything went wrong."""
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_video(path: Path, frames: Any, *, fps: int, settings: Mapping[str, Any]) -> None:
+    """Write H.264 at exactly the frames' size.
+
+    Args:
+        frames: (frames, height, width, 3) float in [0, 1], even height and width.
+        settings: written into the file's comment as JSON.
+    """
+    import imageio_ffmpeg
+    import numpy as np
+
+    pixels = np.rint(np.asarray(frames).clip(0, 1) * 255).astype(np.uint8)
+    height, width = pixels.shape[1:3]
+    with _beside(path) as partial:
+        writer = imageio_ffmpeg.write_frames(
+            str(partial),
+            (width, height),
+            fps=fps,
+            codec="libx264",
+            macro_block_size=1,
+            output_params=[
+                "-crf", "15", "-preset", "medium", "-movflags", "+faststart+use_metadata_tags",
+                "-metadata", f"comment={json.dumps(settings, ensure_ascii=False)}",
+            ],
+        )  # fmt: skip
+        writer.send(None)
+        try:
+            for frame in pixels:
+                writer.send(np.ascontiguousarray(frame))
+        finally:
+            writer.close()
+        if not partial.is_file() or partial.stat().st_size == 0:
+            raise OutputError(f"{path} cannot be written: ffmpeg wrote no video")
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    with _beside(path) as partial:
+        partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,88 @@
+"""Options shared by commands, declared once so that they read the same everywhere, and how their texts are read."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rainfusion_core.errors import ConfigError
+
+Prompt = Annotated[str, typer.Argument(help="What the video shows.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="Preset name, hub repository or local folder.")
+]
+Sparsity = Annotated[
+    float | None,
+    typer.Option(
+        "--sparsity", "-s", help="Fraction of key blocks to skip, in [0, 1); 0 is dense."
+    ),
+]
+Method = Annotated[str | None, typer.Option(help="How key blocks are chosen.")]
+Order = Annotated[str | None, typer.Option(help="How tokens are grouped into blocks.")]
+Size = Annotated[str | None, typer.Option(help="Width x height in pixels, as in 832x480.")]
+Frames = Annotated[int | None, typer.Option(help="Frames of the video.")]
+Fps = Annotated[int | None, typer.Option(help="Frames a second of the video.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")]
+Negative = Annotated[str | None, typer.Option(help="What the video must not show.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise: the same seed gives the same video.")]
+DenseSteps = Annotated[
+    str | None,
+    typer.Option(help="Leading steps left dense: 4, or 0.25 for a share; 4,2 also the last two."),
+]
+DenseLayers = Annotated[
+    str | None, typer.Option(help="Layers left dense, as in 0,1,-1 or 0-3; -1 is the last.")
+]
+Kernel = Annotated[str | None, typer.Option(help="Sparse kernel; auto picks by device and dtype.")]
+Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Make attention that falls back to dense an error.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The MP4; a .json record goes beside it.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also a row for every layer.")]
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """(width, height) in pixels."""
+    match = re.fullmatch(r"(\d+)\s*[xX*×]\s*(\d+)", text.strip())
+    if not match:
+        raise ConfigError(
+            f"--size must be WIDTHxHEIGHT in pixels, got {text!r}", hint="as in --size 832x480"
+        )
+    return int(match[1]), int(match[2])
+
+
+def read_dense_steps(text: str) -> tuple[float, float]:
+    """(leading, trailing) dense steps, each a number of steps or a share."""
+    try:
+        first, last = [*(float(part) for part in text.split(",")), 0.0][:2]
+    except ValueError:
+        raise ConfigError(
+            f"--dense-steps must be a number or two numbers, got {text!r}",
+            hint="4 for four steps, 0.25 for a quarter, 4,2 for the first four and the last two",
+        ) from None
+    if text.count(",") > 1:
+        raise ConfigError(f"--dense-steps takes at most two numbers, got {text!r}")
+    return first, last
+
+
+def read_layers(text: str) -> tuple[int, ...]:
+    """Layer numbers from a list such as 0,1,-1 or 0-3."""
+    layers: list[int] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(-?\d+)(?:-(\d+))?", part)
+        if not match:
+            raise ConfigError(
+                f"--dense-layers must list layer numbers, got {part!r}",
+                hint="as in --dense-layers 0,1,-1 or --dense-layers 0-3",
+            )
+        first = int(match[1])
+        layers += range(first, int(match[2]) + 1) if match[2] else [first]
+    return tuple(layers)

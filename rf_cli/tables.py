@@ -1,0 +1,129 @@
+"""Results as Rich tables: short, one fact a row."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.table import Table
+
+from rf_cli.presets import Preset
+
+
+def _table(title: str, *columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def timing(record: dict[str, Any]) -> Table:
+    times = record["timing_s"]
+    steps, denoising = times["steps"], times["denoising"]
+    share = times["attention"] / denoising if denoising else 0.0
+    return _table(
+        "Timing",
+        "stage",
+        "seconds",
+        "",
+        rows=[
+            ("load model", f"{times['load']:.2f}", "not part of the total"),
+            ("encode text", f"{times['text_encoding']:.2f}", ""),
+            ("denoise", f"{denoising:.2f}", f"{len(steps)} steps"),
+            ("  of it attention", f"{times['attention']:.2f}", f"{share:.0%} of denoising"),
+            ("decode", f"{times['decoding']:.2f}", ""),
+            ("total", f"{times['total']:.2f}", f"{record['peak_memory_bytes'] / 2**30:.2f} GiB peak"),
+        ],
+    )
+
+
+def sparsity(record: dict[str, Any]) -> Table:
+    facts = record["sparsity"]
+    reasons = facts["dense_calls_by_reason"]
+    rows = [
+        ("requested", f"{facts['requested']:.1%}", "of the key blocks of each query block"),
+        ("achieved", f"{facts['achieved']:.1%}", "of all block pairs of the whole run"),
+        ("sparse calls", f"{facts['sparse_calls']} of {facts['calls']}", record["kernel"] or ""),
+    ]
+    rows += [
+        (f"dense: {reason}", f"{count}", record["dense_kernel"] or "")
+        for reason, count in reasons.items()
+    ]
+    return _table("Sparsity", "", "value", "", rows=rows)
+
+
+def speedup(record: dict[str, Any]) -> Table | None:
+    speed = record["attention_speed"]
+    if speed is None:
+        return None
+    shape = f"{speed['tokens']} tokens x {speed['heads']} heads x {speed['head_dim']}, {speed['dtype']}"
+    return _table(
+        "Speed-up of attention, measured on one call of this run",
+        "kernel",
+        "ms",
+        "",
+        rows=[
+            (f"dense: {speed['dense_kernel']}", f"{speed['dense_ms']:.2f}", shape),
+            (f"sparse: {speed['kernel']}", f"{speed['sparse_ms']:.2f}", "selection included"),
+            ("speed-up", f"{speed['speedup']:.2f}x", "of attention, not of the whole render"),
+        ],
+    )
+
+
+def layers(record: dict[str, Any]) -> Table:
+    return _table(
+        "Layers",
+        "layer",
+        "sparse calls",
+        "achieved",
+        "attention s",
+        rows=[
+            (
+                f"{row['transformer']} {row['layer']}",
+                f"{row['sparse_calls']} of {row['calls']}",
+                f"{row['sparsity']:.1%}",
+                f"{row['attention_s']:.2f}",
+            )
+            for row in record["sparsity"]["per_layer"]
+        ],
+    )
+
+
+def models(presets: Iterable[tuple[Preset, bool]]) -> Table:
+    return _table(
+        "Models",
+        "name",
+        "parameters",
+        "size",
+        "frames",
+        "tokens",
+        "weights in memory",
+        "weights here",
+        rows=[
+            (
+                ", ".join([preset.name, *preset.aliases]),
+                _count(preset.parameters),
+                f"{preset.video.width}x{preset.video.height}",
+                str(preset.video.frames),
+                str(tokens(preset)),
+                f"{weights_gib(preset):.2f} GiB",
+                "yes" if here else "no",
+            )
+            for preset, here in presets
+        ],
+    )
+
+
+def tokens(preset: Preset) -> int:
+    video = preset.video
+    return video.tokens(video.width, video.height, video.frames)
+
+
+def weights_gib(preset: Preset) -> float:
+    """Memory of the transformer's weights in the preset's dtype; an estimate without activations."""
+    size = {"float32": 4, "bfloat16": 2, "float16": 2}[preset.model.dtype]
+    return preset.parameters * size / 2**30
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e8 else f"{parameters / 1e6:.2f} M"

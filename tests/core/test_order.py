@@ -1,0 +1,320 @@
+"""Every order on every kind of grid; the published ones against their formulas, token by token."""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from rainfusion_core import paths
+from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
+from rainfusion_core.layout import LatentGrid, Text, TokenLayout
+from rainfusion_core.order import ORDERS, TokenOrder, compactness, token_order
+
+# Grids of the tests of MindIE-SD, and what is odd about them
+MINDIE = [
+    pytest.param((3, 40, 80), id="mindie-aligned-3x40x80"),
+    pytest.param((3, 30, 52), id="mindie-both-remainders-3x30x52"),
+    pytest.param((2, 21, 32), id="mindie-rows-remain-2x21x32"),
+    pytest.param((2, 24, 45), id="mindie-columns-remain-2x24x45"),
+]
+REMAINDERS = [
+    pytest.param((3, 8 + rows, 16 + columns), id=f"rows{rows}-columns{columns}")
+    for rows, columns in product(range(8), repeat=2)
+]
+
+
+def layout(grid: tuple[int, int, int], *, before: int = 0, after: int = 0) -> TokenLayout:
+    text = [(Text(before),) if before else (), (Text(after),) if after else ()]
+    return TokenLayout((*text[0], LatentGrid(*grid), *text[1]))
+
+
+def orders_of(layout: TokenLayout, block_size: int, sink: bool = True) -> list[TokenOrder]:
+    """Every order that exists for the layout."""
+    grid = layout.grids[0]
+    names = [name for name in ORDERS if name != "window" or grid.frames % 2]
+    return [token_order(layout, name=name, block_size=block_size, sink=sink) for name in names]
+
+
+layouts = st.builds(
+    layout,
+    st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 20)),
+    before=st.sampled_from([0, 0, 1, 13]),
+    after=st.sampled_from([0, 0, 1, 40]),
+)
+
+
+def assert_bijection(order: TokenOrder) -> None:
+    every = torch.arange(order.layout.tokens)
+    assert order.gather[order.restore].equal(every)
+    assert order.restore[order.gather].equal(every)
+
+
+def model_tokens(order: TokenOrder, kind: str) -> list[int]:
+    """Numbers of the text tokens, or of the first frame, in the model's sequence."""
+    tokens, start = [], 0
+    for segment in order.layout.segments:
+        if kind == "text" and isinstance(segment, Text):
+            tokens += range(start, start + segment.tokens)
+        if kind == "first frame" and isinstance(segment, LatentGrid):
+            tokens += range(start, start + segment.height * segment.width)
+        start += segment.tokens
+    return tokens
+
+
+@settings(deadline=None)
+@given(layouts, st.sampled_from([1, 16, 24, 128]), st.booleans())
+def test_every_order_is_a_bijection_with_an_exact_inverse(layout, block_size, sink):
+    for order in orders_of(layout, block_size, sink):
+        assert_bijection(order)
+        assert order.tokens == layout.tokens
+        assert order.blocks == -(-layout.tokens // block_size)
+
+
+@pytest.mark.parametrize("grid", REMAINDERS + MINDIE)
+def test_text_and_video_come_back_whatever_remains_beside_the_windows(grid):
+    for order in orders_of(layout(grid, before=5, after=7), block_size=16):
+        x = torch.randn(2, 2, order.tokens, 3)
+        assert order.unpermute(order.permute(x)).equal(x)
+        assert order.permute(x).equal(x[:, :, order.gather])
+
+
+@settings(deadline=None)
+@given(layouts, st.sampled_from([16, 128]), st.booleans())
+def test_pinned_blocks_are_exactly_those_that_touch_the_first_frame_or_the_text(
+    layout, block_size, sink
+):
+    for order in orders_of(layout, block_size, sink):
+        touched = model_tokens(order, "text")
+        if sink and layout.grids[0].frames > 1:
+            touched += model_tokens(order, "first frame")
+        blocks = {place // block_size for place in order.restore[touched].tolist()}
+        assert blocks == set(order.pinned.nonzero().flatten().tolist())
+        assert order.pinned_blocks == len(blocks)
+        assert order.sink_tokens == len(touched) - layout.text_tokens
+
+
+@settings(deadline=None)
+@given(layouts)
+def test_text_is_always_last_and_keeps_its_own_order(layout):
+    for order in orders_of(layout, 16):
+        text = model_tokens(order, "text")
+        assert order.gather[order.tokens - len(text) :].tolist() == text
+
+
+def test_compact_puts_the_first_frame_between_the_video_and_the_text():
+    order = token_order(layout((3, 5, 7), before=4, after=6), block_size=16)
+    assert sorted(order.gather[70:105].tolist()) == model_tokens(order, "first frame")
+
+
+def test_without_a_sink_the_first_frame_is_like_any_other():
+    order = token_order(layout((4, 16, 16)), sink=False)
+    assert order.pinned_blocks == 0
+    # 2x8x8 windows fit all four frames, the first included
+    assert {tuple(sorted(b.tolist())) for b in order.gather.split(128)} == {
+        tuple(
+            sorted(
+                (2 * f + t) * 256 + (8 * h + y) * 16 + 8 * w + x
+                for t, y, x in product(range(2), range(8), range(8))
+            )
+        )
+        for f, h, w in product(range(2), repeat=3)
+    }
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_image_has_no_sink(name):
+    order = token_order(layout((1, 9, 9), after=10), name=name, block_size=16)
+    assert order.sink_tokens == 0
+    assert order.pinned.tolist() == [False] * 5 + [True]
+
+
+def test_the_sink_is_the_first_frame_of_the_first_video_not_of_a_reference_image():
+    segments = LatentGrid(1, 4, 8), LatentGrid(3, 4, 8), Text(3), LatentGrid(2, 4, 8)
+    order = token_order(TokenLayout(segments), block_size=16)
+    assert_bijection(order)
+    # reference image, rest of the first video, second video, first frame, text
+    wanted = [range(32), range(64, 128), range(131, 195), range(32, 64), range(128, 131)]
+    parts = order.gather.split([len(part) for part in wanted])
+    assert [sorted(part.tolist()) for part in parts] == [list(part) for part in wanted]
+    assert order.pinned.tolist() == [False] * 10 + [True] * 3
+
+
+def test_every_grid_is_cut_at_the_block_boundaries_of_the_whole_sequence():
+    images = LatentGrid(1, 5, 5), LatentGrid(1, 16, 16)
+    order = token_order(TokenLayout(images), block_size=16)
+    second = torch.arange(25, 281).view(1, 16, 16)
+    assert order.gather[25:].equal(paths.compact(second, start=25, block_size=16))
+    assert compactness(order) < 3.5
+
+
+def window_place(t: int, h: int, w: int, grid: tuple[int, int, int]) -> int:
+    """Place of a token in order "window", as public code has it for grids with odd frames."""
+    frames, height, width = grid
+    rows, columns = height % 8, width % 8
+    below, beside, f = height - rows, width - columns, t - 1
+    rest = frames - 1
+    if t == 0:
+        return rest * height * width + h * width + w
+    if h >= below:
+        return rest * below * width + (f * rows + h - below) * width + w - rest * below * columns
+    if w >= beside:
+        start = rest * below * beside + rest * rows * width
+        return start + (f * below + h) * columns + w - beside
+    window = ((f // 2) * (below // 8) + h // 8) * (beside // 8) + w // 8
+    return window * 128 + (f % 2) * 64 + (h % 8) * 8 + w % 8
+
+
+def frame_place(t: int, h: int, w: int, grid: tuple[int, int, int]) -> int:
+    """Place of a token in order "frame", as public code has it."""
+    _, height, width = grid
+    rows, columns = height % 8, width % 8
+    below, beside = height - rows, width - columns
+    start = t * height * width
+    if t == 0 and (rows or columns):
+        return h * width + w
+    if h >= below:
+        return start + below * beside + (h - below) * width + w
+    if w >= beside:
+        return start + below * beside + rows * width + h * columns + w - beside
+    return start + ((h // 8) * (beside // 8) + w // 8) * 64 + (h % 8) * 8 + w % 8
+
+
+@pytest.mark.parametrize(("name", "place"), [("window", window_place), ("frame", frame_place)])
+@pytest.mark.parametrize(
+    "grid", [*REMAINDERS, *MINDIE[:2], pytest.param((5, 5, 6), id="smaller-than-a-window")]
+)
+def test_published_orders_follow_their_formulas(name, place, grid):
+    order = token_order(layout(grid, before=3), name=name)
+    places = [place(*token, grid) for token in product(*map(range, grid))]
+    assert order.restore[3:].tolist() == places
+
+
+@pytest.mark.parametrize("grid", MINDIE[2:])
+def test_frame_order_takes_an_even_number_of_frames(grid):
+    places = [frame_place(*token, grid) for token in product(*map(range, grid))]
+    assert token_order(layout(grid), name="frame").restore.tolist() == places
+
+
+def test_raster_is_the_order_of_the_model_with_the_text_behind():
+    order = token_order(layout((2, 3, 4), before=5), name="raster", block_size=16)
+    assert order.gather.tolist() == [*range(5, 29), *range(5)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "raster", "window"),
+    [
+        # "window" is not defined for an odd number of frames after the first
+        pytest.param((20, 45, 80), 528, 70.7, id="wan-720p"),
+        pytest.param((20, 30, 52), 235, 64.2, id="wan-480p"),
+        pytest.param((30, 30, 53), 243, 70.9, id="hunyuan-video-1.5-480p"),
+        pytest.param((31, 22, 40), 143, None, id="wan-2.2-5b"),
+        pytest.param((12, 30, 45), 181, 53.4, id="cogvideox-5b"),
+        pytest.param((12, 24, 24), 63, 14.5, id="divisible"),
+    ],
+)
+def test_compactness_of_real_grids(grid, raster, window):
+    frames, height, width = grid
+    whole = layout((frames + 1, height, width))
+    assert compactness(token_order(whole, name="raster")) == pytest.approx(raster, rel=0.04)
+    compact = compactness(token_order(whole))
+    assert 14.5 <= compact < 17
+    if window:
+        published = compactness(token_order(whole, name="window"))
+        assert published == pytest.approx(window, rel=0.01)
+        assert compact <= published
+
+
+@settings(deadline=None)
+@given(layouts, st.sampled_from([16, 64, 128]))
+def test_compact_is_never_looser_than_window(layout, block_size):
+    assume(layout.grids[0].frames % 2)
+    window = token_order(layout, name="window", block_size=block_size)
+    assert compactness(token_order(layout, block_size=block_size)) <= compactness(window)
+
+
+@settings(deadline=None)
+@given(st.tuples(st.integers(3, 9), st.integers(9, 33), st.integers(9, 33)))
+def test_compact_is_never_looser_than_any_order_on_grids_larger_than_a_window(grid):
+    compact, *others = [compactness(order) for order in orders_of(layout(grid), 128)]
+    assert compact <= min(other for other in others if other)
+
+
+@settings(deadline=None)
+@given(st.tuples(st.integers(2, 9), st.integers(9, 33), st.integers(9, 33)))
+def test_compact_blocks_are_never_looser_than_windows_of_one_frame(grid):
+    assert compactness(token_order(layout(grid))) <= 26.5
+
+
+def test_compactness_leaves_out_pinned_and_short_blocks():
+    # one whole block of 4x4 in frame 1; then the first frame and a rest of text
+    order = token_order(layout((2, 4, 4), after=5), block_size=16)
+    assert order.pinned.tolist() == [False, True, True]
+    assert compactness(order) == 2.5
+
+
+def test_compactness_keeps_grids_apart_in_time():
+    two = TokenLayout((LatentGrid(1, 2, 4), LatentGrid(1, 2, 4)))
+    one = TokenLayout((LatentGrid(2, 2, 4),))
+    spread = [
+        compactness(token_order(layout, name="raster", block_size=16, sink=False))
+        for layout in (two, one)
+    ]
+    assert spread[0] == spread[1] == 1.5 + 4
+
+
+def test_no_free_whole_block_means_compactness_zero():
+    assert compactness(token_order(layout((2, 3, 3)))) == 0
+
+
+def test_an_order_is_built_once_and_copied_once_per_device():
+    order = token_order(layout((2, 3, 5)), block_size=16)
+    meta = torch.device("meta")
+    assert token_order(layout((2, 3, 5)), block_size=16) is order
+    assert order.on(torch.device("cpu")) is order
+    assert order.on(meta) is order.on(meta)
+    assert {t.device for t in (order.on(meta).gather, order.on(meta).pinned)} == {meta}
+    assert order.on(meta).pinned_blocks == order.pinned_blocks
+
+
+def test_an_order_is_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        order = token_order(layout((3, 11, 13)), block_size=16)
+        assert compactness(order) > 0
+    assert order.gather.device.type == order.pinned.device.type == "cpu"
+
+
+def test_window_refuses_an_even_number_of_frames():
+    with pytest.raises(UnsupportedLayout) as caught:
+        token_order(layout((4, 8, 8)), name="window")
+    assert str(caught.value) == (
+        "order 'window' needs an even number of frames after the first, got 3"
+    )
+    assert caught.value.hint == "order 'compact' takes any number of frames"
+
+
+@pytest.mark.parametrize("name", ["window", "frame"])
+def test_published_orders_refuse_more_than_one_grid(name):
+    with pytest.raises(UnsupportedLayout) as caught:
+        token_order(TokenLayout((LatentGrid(1, 8, 8), LatentGrid(3, 8, 8))), name=name)
+    assert str(caught.value) == f"order {name!r} is defined for one latent grid, got 2"
+    assert caught.value.hint == "order 'compact' takes any number of grids"
+
+
+def test_a_sequence_of_text_alone_is_refused():
+    with pytest.raises(UnsupportedLayout) as caught:
+        token_order(TokenLayout((Text(9),)))
+    assert str(caught.value) == "the sequence holds no latent grid, only text"
+    assert caught.value.hint == "run this attention dense"
+
+
+def test_a_block_size_below_one_is_refused():
+    with pytest.raises(ConfigError, match=r"^block_size must be at least 1, got 0$"):
+        token_order(layout((2, 3, 3)), block_size=0)
+
+
+def test_an_unknown_order_suggests_the_nearest():
+    with pytest.raises(UnknownName) as caught:
+        token_order(layout((2, 3, 3)), name="windows")
+    assert caught.value.hint == "did you mean 'window'?"

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+
+from rainfusion_core import SparseConfig
+from rainfusion_core.render import Clip, render
+from tests import pipelines
+
+SPARSE = SparseConfig(sparsity=0.8, block_size=16, dense_steps=1)
+CLIP = Clip(
+    prompt="a red circle", negative="blue", width=96, height=64, frames=17, steps=3, guidance=5.0,
+    seed=0, extra={"max_sequence_length": 16},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return pipelines.wan()
+
+
+def test_sparsity_zero_gives_what_the_untouched_pipeline_gives(pipeline):
+    frames = render(pipeline, CLIP, SparseConfig(sparsity=0)).frames
+    dense = pipelines.run(pipeline).permute(0, 2, 3, 1).numpy()
+    assert frames.shape == (17, 64, 96, 3)
+    np.testing.assert_allclose(frames, dense, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_identical_frames_and_another_does_not(pipeline):
+    first = render(pipeline, CLIP, SPARSE).frames
+    again = render(pipeline, CLIP, SPARSE).frames
+    other = render(pipeline, Clip(**{**vars(CLIP), "seed": 1}), SPARSE).frames
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_every_stage_and_step_is_timed_and_fits_into_the_total(pipeline):
+    times = render(pipeline, CLIP, SPARSE).report.times
+    assert len(times.steps) == 3 and min(times.steps) > 0
+    assert times.text_encoding > 0 and times.decoding > 0
+    assert 0 < times.attention < times.denoising
+    assert times.text_encoding + times.denoising + times.decoding <= times.total
+
+
+def test_progress_tells_stages_in_order(pipeline):
+    seen = []
+    render(pipeline, CLIP, SPARSE, progress=lambda *event: seen.append(event))
+    assert [stage for stage, step, _ in seen if step == 0] == [
+        "text encoding", "text encoding", "denoising", "decoding",
+    ]  # fmt: skip
+    assert [event for event in seen if event[1]] == [("denoising", n, 3) for n in (1, 2, 3)]
+
+
+def test_attention_is_measured_once_on_a_sparse_call(pipeline):
+    speed = render(pipeline, CLIP, SPARSE).report.sparsity.speed
+    assert (speed.tokens, speed.heads, speed.head_dim) == (120, 2, 16)
+    assert speed.sparse_ms > 0 and speed.dense_ms > 0 and speed.repeats == 3
+    assert render(pipeline, CLIP, SparseConfig(sparsity=0)).report.sparsity.speed is None
+
+
+def test_measuring_leaves_the_video_alone(pipeline):
+    with_it = render(pipeline, CLIP, SPARSE).frames
+    assert np.array_equal(with_it, render(pipeline, CLIP, SPARSE, measure_speed=False).frames)
+
+
+def test_a_render_leaves_the_pipeline_as_it_was(pipeline):
+    owners = [pipeline.scheduler, pipeline.vae, pipeline.text_encoder, pipeline.transformer]
+    before = [set(owner.__dict__) for owner in owners]
+    frames = pipelines.run(pipeline)
+    render(pipeline, CLIP, SPARSE)
+    assert [set(owner.__dict__) for owner in owners] == before
+    assert torch.equal(pipelines.run(pipeline), frames)
+
+
+def test_an_interrupted_render_leaves_the_pipeline_as_it_was(pipeline):
+    def interrupt(stage, step, steps):
+        if step == 1:
+            raise KeyboardInterrupt
+
+    before = set(pipeline.vae.__dict__)
+    with pytest.raises(KeyboardInterrupt):
+        render(pipeline, CLIP, SPARSE, progress=interrupt)
+    assert set(pipeline.vae.__dict__) == before
+    assert "step" not in pipeline.scheduler.__dict__
