@@ -84,7 +84,7 @@ def install(target: Any, config: SparseConfig | None = None) -> Handle:
         ConfigError: the core is installed already, or a dense layer does not exist.
     """
     config = config or SparseConfig()
-    _check_names(config)
+    check_names(config)
     pipeline, transformers = _transformers(target)
     for _, transformer in transformers:
         adapter = ADAPTERS[type(transformer).__name__]
@@ -101,7 +101,8 @@ def install(target: Any, config: SparseConfig | None = None) -> Handle:
     return handle
 
 
-def _check_names(config: SparseConfig) -> None:
+def check_names(config: SparseConfig) -> None:
+    """Refuse a method, order or kernel that does not exist; needs no model."""
     tables: Mapping[str, tuple[Any, str]] = {
         "method": (SELECTORS, config.method),
         "token order": (ORDERS, config.order),

@@ -52,9 +52,12 @@ def generate(
     fps = preset.video.fps if fps is None else fps
     if fps < 1:
         raise ConfigError(f"--fps must be at least 1, got {fps}")
+    from rainfusion_core.installation import check_names
+
     video = output or media.default_output(prompt, seed)
     media.check_output(video, overwrite=overwrite)
     source = source_of(preset, dtype=dtype, device=device)
+    check_names(config)  # before the weights load
     record = _render(preset, source, clip, config, fps=fps, video=video, quiet=quiet or json)
     if json:
         console.out.print_json(data=record)
