@@ -2,18 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from rainfusion_core.adapters import ADAPTERS, ModelAdapter
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.errors import ConfigError, RainfusionError
+from rainfusion_core.errors import ConfigError, RainfusionError, UnknownName
 from rainfusion_core.interception import intercepted, is_intercepted, register
 from rainfusion_core.kernels import KERNELS
 from rainfusion_core.kernels.dense import DENSE_KERNELS
 from rainfusion_core.order import ORDERS
-from rainfusion_core.errors import UnknownName
 from rainfusion_core.progress import LoopPosition
 from rainfusion_core.report import SparsityReport
 from rainfusion_core.schedule import plan
@@ -148,7 +148,7 @@ def _serve(handle: Handle, name: str, transformer: nn.Module, pipeline: Any) -> 
         session.layers.append(Layer(name, index, path))
         original = site.processor
         site.processor = intercepted(original, handle._number, len(session.layers) - 1)
-        handle._undo.append(lambda site=site, it=original: setattr(site, "processor", it))
+        handle._undo.append(partial(setattr, site, "processor", original))
         handle._sites.append((f"{name}.{path}", site))
     position = LoopPosition(transformer, pipeline)
     handle._undo.append(position.remove)

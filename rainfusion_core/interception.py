@@ -67,15 +67,11 @@ def _op(
 
 
 @_op.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, layer: Tensor, mask: Tensor | None, scale: float
-) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, layer: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
-def _caught(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None
-) -> Tensor:
+def _caught(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return _op(q, k, v, _running[-1], mask, scale)
 
@@ -157,7 +153,7 @@ class _Functional:
         )
 
 
-def _rebound(function: types.FunctionType) -> types.FunctionType:
+def _rebound(function: Any) -> types.FunctionType:
     """The same code, seeing our attention under the names that it calls."""
     names = {**function.__globals__, "F": _Functional()}
     if "dispatch_attention_fn" in names:
@@ -173,7 +169,7 @@ def _rebound(function: types.FunctionType) -> types.FunctionType:
 
 def _subclass(base: type) -> type:
     if base not in _subclasses:
-        rebound = _rebound(base.__call__)  # type: ignore[operator]
+        rebound = _rebound(base.__call__)
 
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
             _running.append(self.rainfusion_layer)
@@ -183,7 +179,7 @@ def _subclass(base: type) -> type:
                 _running.pop()
 
         # Attention.forward drops every keyword that the processor's signature does not name
-        functools.update_wrapper(__call__, base.__call__)  # type: ignore[operator]
+        functools.update_wrapper(__call__, base.__call__)
         _subclasses[base] = type(f"RainFusion{base.__name__}", (base,), {"__call__": __call__})
         _register_with_diffusers(base, _subclasses[base])
     return _subclasses[base]

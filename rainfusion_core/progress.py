@@ -43,9 +43,7 @@ class SchedulerWatch:
             on_step()
             return result
 
-        self._before = {
-            name: scheduler.__dict__.get(name) for name in ("set_timesteps", "step")
-        }
+        self._before = {name: scheduler.__dict__.get(name) for name in ("set_timesteps", "step")}
         scheduler.set_timesteps, scheduler.step = counted_set_timesteps, counted_step
 
     @property
@@ -104,10 +102,8 @@ class LoopPosition:
         if timestep is None:
             return 0
         now = float(timestep.max()) if hasattr(timestep, "max") else float(timestep)
-        if self._timestep is None or now > self._timestep:
-            step = 0
-        else:
-            step = self._counted + (now < self._timestep)
+        new_run = self._timestep is None or now > self._timestep
+        step = 0 if new_run else self._counted + (now != self._timestep)
         self._timestep = now
         return step
 

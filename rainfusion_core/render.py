@@ -36,23 +36,26 @@ class Clip:
 
 @dataclass(frozen=True)
 class Rendered:
-    """`frames`: (frames, height, width, 3) float32 in [0, 1]."""
+    """`frames`: (frames, height, width, 3) float32 in [0, 1]; `latents`: what the decoder was given."""
 
     frames: np.ndarray
     report: RenderReport
+    latents: np.ndarray | None = None
 
 
 @dataclass
 class _Clock:
-    """Seconds of each stage so far."""
+    """Seconds of each stage so far, and the first argument that it was last given."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
     steps: list[float] = field(default_factory=list)
 
     def wrap(self, function: Callable, stage: str, announce: Callable[[], None]) -> Callable:
         def timed(*args: Any, **kwargs: Any) -> Any:
             announce()
+            self.given[stage] = args[0] if args else None
             synchronize(self.device)
             begin = time.perf_counter()
             result = function(*args, **kwargs)
@@ -99,7 +102,12 @@ def render(
         decoding=clock.seconds.get("decode", 0.0),
         total=total,
     )
-    return Rendered(frames, RenderReport(times, sparsity, peak_memory_bytes(device)))
+    report = RenderReport(times, sparsity, peak_memory_bytes(device))
+    return Rendered(frames, report, _array(clock.given.get("decode")))
+
+
+def _array(latents: torch.Tensor | None) -> np.ndarray | None:
+    return None if latents is None else latents.detach().float().cpu().numpy()
 
 
 def _run(pipeline: Any, clip: Clip) -> np.ndarray:

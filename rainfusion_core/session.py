@@ -116,9 +116,7 @@ class Session:
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):
             self._measure(where, q, k, v, layout, scale)
         span = Span(q.device)
-        out, kept = sparse_attention(
-            q, k, v, layout, self.config, scale=scale, key_lengths=lengths
-        )
+        out, kept = sparse_attention(q, k, v, layout, self.config, scale=scale, key_lengths=lengths)
         self._record(layer, None, kept.kept_pairs, kept.pairs, span)
         return out
 

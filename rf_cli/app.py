@@ -1,6 +1,7 @@
 """The rf application: its commands, and the one place where an error becomes a message."""
 
 from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -22,7 +23,7 @@ COMMANDS: Registry[Callable[..., None]] = Registry(
 class Rf(TyperGroup):
     """Prints a `RainfusionError` and exits with 2, Ctrl-C with 130; anything else is a bug."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except RainfusionError as error:

@@ -26,7 +26,13 @@ def test_what_is_given_wins_over_the_preset():
 
 def test_a_clip_has_the_presets_values_where_nothing_is_given():
     clip = clip_of(WAN, PROMPT, size=None, seed=3, **NOTHING)
-    assert (clip.width, clip.height, clip.frames, clip.steps, clip.guidance) == (832, 480, 81, 50, 5)
+    assert (clip.width, clip.height, clip.frames, clip.steps, clip.guidance) == (
+        832,
+        480,
+        81,
+        50,
+        5,
+    )
     assert clip.negative == WAN.sampling.negative and clip.seed == 3
     given = clip_of(WAN, PROMPT, size="480x832", seed=0, **{**NOTHING, "steps": 4, "negative": ""})
     assert (given.width, given.height, given.steps, given.negative) == (480, 832, 4, "")

@@ -77,5 +77,5 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path):
 
 def test_an_existing_record_is_not_replaced_either(tmp_path):
     (tmp_path / "clip.json").touch()
-    with pytest.raises(OutputError, match="clip.json exists"):
+    with pytest.raises(OutputError, match=r"clip\.json exists"):
         media.check_output(tmp_path / "clip.mp4", overwrite=False)

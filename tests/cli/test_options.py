@@ -30,7 +30,8 @@ def test_other_dense_steps_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "layers"), [("0", (0,)), ("0,1,-1", (0, 1, -1)), ("0-3,-1", (0, 1, 2, 3, -1)), ("", ())]
+    ("text", "layers"),
+    [("0", (0,)), ("0,1,-1", (0, 1, -1)), ("0-3,-1", (0, 1, 2, 3, -1)), ("", ())],
 )
 def test_layers_are_numbers_and_ranges(text, layers):
     assert options.read_layers(text) == layers

@@ -82,7 +82,7 @@ def test_unknown_key_is_named(tmp_path):
 def test_a_file_that_is_not_toml_is_refused(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("steps = = 20")
-    with pytest.raises(ConfigError, match="mine.toml is not TOML"):
+    with pytest.raises(ConfigError, match=r"mine\.toml is not TOML"):
         presets.read(path)
 
 
@@ -109,5 +109,5 @@ def test_a_folder_that_is_no_known_pipeline_is_refused(tmp_path, index, problem)
 
 
 def test_a_folder_that_is_not_there_is_refused():
-    with pytest.raises(ModelUnavailable, match="there is no folder ./nowhere/model"):
+    with pytest.raises(ModelUnavailable, match=r"there is no folder \./nowhere/model"):
         presets.resolve("./nowhere/model")

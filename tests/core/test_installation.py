@@ -151,13 +151,14 @@ def test_wanting_gradients_runs_dense_and_is_counted():
 
 def test_strict_turns_a_fallback_into_an_error():
     transformer = pipelines.wan_transformer()
-    with install(transformer, SparseConfig(strict=True, **SMALL)):
-        with pytest.raises(UnsupportedLayout, match="gradients are wanted"):
-            transformer(
-                hidden_states=torch.randn(1, 16, 3, 8, 8),
-                timestep=torch.tensor([500]),
-                encoder_hidden_states=torch.randn(1, 4, 32),
-            )
+    inputs = dict(
+        hidden_states=torch.randn(1, 16, 3, 8, 8),
+        timestep=torch.tensor([500]),
+        encoder_hidden_states=torch.randn(1, 4, 32),
+    )
+    refused = pytest.raises(UnsupportedLayout, match="gradients are wanted")
+    with install(transformer, SparseConfig(strict=True, **SMALL)), refused:
+        transformer(**inputs)
 
 
 def test_replaced_processors_are_noticed():

@@ -29,7 +29,7 @@ def test_components_have_the_dtypes_asked_for(folder):
 
 
 def test_a_folder_without_a_pipeline_is_refused(tmp_path):
-    with pytest.raises(ModelUnavailable, match="has no model_index.json"):
+    with pytest.raises(ModelUnavailable, match=r"has no model_index\.json"):
         load(ModelSource(location=str(tmp_path)))
 
 

@@ -17,7 +17,7 @@ def test_a_sequence_shorter_than_a_block_is_one_block():
     assert block_means(torch.ones(1, 1, 3, 4), 16).equal(torch.ones(1, 1, 1, 4))
 
 
-@pytest.mark.parametrize("tokens", [64, 768, 800])
+@pytest.mark.parametrize("tokens", [64, 768, 800, 4000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_means_are_those_of_float64(tokens, dtype):
     x = torch.randn(2, 3, tokens, 8, dtype=dtype)
@@ -43,3 +43,9 @@ def test_padding_is_left_out_of_every_mean(tokens):
     for item, mean, length in zip(x, means, lengths.tolist(), strict=True):
         wanted = block_means(item[None, :, :length], 8)[0]
         torch.testing.assert_close(mean[:, : wanted.shape[-2]], wanted)
+
+
+@pytest.mark.parametrize("tokens", [64, 75])
+def test_means_are_float32_on_other_devices_too(tokens):
+    x = torch.empty(2, 3, tokens, 8, dtype=torch.bfloat16, device="meta")
+    assert block_means(x, 16).dtype == torch.float32

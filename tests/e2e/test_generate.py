@@ -57,7 +57,9 @@ def test_achieved_sparsity_follows_from_the_rows_of_the_layers(rendered):
         kept, pairs = (sum(row[key] for row in rows) for key in ("kept_pairs", "pairs"))
         assert 1 - kept / pairs == pytest.approx(facts["achieved"])
     assert 0 < facts["achieved"] < facts["requested"] == 0.8
-    assert facts["dense_calls_by_reason"] == {"dense step": 2 * 2 * 6}  # 20 % of 6 steps, 2 branches
+    assert facts["dense_calls_by_reason"] == {
+        "dense step": 2 * 2 * 6
+    }  # 20 % of 6 steps, 2 branches
 
 
 def test_the_record_holds_settings_versions_and_times(rendered):
@@ -72,7 +74,10 @@ def test_the_record_holds_settings_versions_and_times(rendered):
 
 def test_the_same_command_gives_the_same_video(rendered, tmp_path):
     folder, _ = rendered
-    assert rf("generate", PROMPT, *SHORT, "-s", "0.8", "-o", tmp_path / "out.mp4", "-q").returncode == 0
+    assert (
+        rf("generate", PROMPT, *SHORT, "-s", "0.8", "-o", tmp_path / "out.mp4", "-q").returncode
+        == 0
+    )
     assert np.array_equal(read(folder / "out.mp4")[1], read(tmp_path / "out.mp4")[1])
 
 
@@ -86,8 +91,21 @@ def test_tables_are_printed_and_quiet_prints_nothing(tmp_path):
 
 def test_a_pipeline_given_as_a_folder_renders(tmp_path):
     pipelines.wan().save_pretrained(tmp_path / "wan")
-    result = rf("generate", "a red circle", "-m", tmp_path / "wan", "--size", "96x64", "--frames",
-                "17", "--steps", "3", "-o", tmp_path / "wan.mp4", "--json")
+    result = rf(
+        "generate",
+        "a red circle",
+        "-m",
+        tmp_path / "wan",
+        "--size",
+        "96x64",
+        "--frames",
+        "17",
+        "--steps",
+        "3",
+        "-o",
+        tmp_path / "wan.mp4",
+        "--json",
+    )
     assert result.returncode == 0, result.stderr
     record = json.loads(result.stdout)
     assert record["settings"]["negative"].startswith("Bright tones")
