@@ -87,7 +87,9 @@ def main() -> None:
     result = {
         "model": preset.name,
         "pairs": arguments.pairs,
-        "clip": {key: getattr(clip, key) for key in ("width", "height", "frames", "steps", "guidance")},
+        "clip": {
+            key: getattr(clip, key) for key in ("width", "height", "frames", "steps", "guidance")
+        },
         "minutes": (time.monotonic() - begin) / 60,
         "environment": environment("cpu" if not torch.cuda.is_available() else "cuda"),
         "agreement": {

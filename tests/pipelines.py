@@ -2,7 +2,7 @@
 
 import torch
 
-WORDS = "a red circle moving right over blue background".split()
+WORDS = ["a", "red", "circle", "moving", "right", "over", "blue", "background"]
 
 
 def tokenizer():

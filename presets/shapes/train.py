@@ -24,11 +24,11 @@ from diffusers.models.transformers import transformer_wan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHARES = {"text": 0.009, "vae": 0.187, "cache": 0.06, "transformer": 0.744}
+SHARES = {"text": 0.009, "vae": 0.187, "cache": 0.06, "transformer": 0.675}
 # (share of the stage, batch, frames, height and width); small and short first, the target last
 VAE_STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.4, 2, 17, 64)]
 # (share, batch, frames, height and width, cached clips): 320, 1296 and 2304 tokens
-TRANSFORMER_STAGES = [(0.5, 32, 17, 64, 7000), (0.2, 12, 33, 96, 1800), (0.3, 8, 33, 128, 1500)]
+TRANSFORMER_STAGES = [(0.42, 32, 17, 64, 7000), (0.2, 12, 33, 96, 1800), (0.38, 8, 33, 128, 1500)]
 TEXT_TOKENS = 32  # longest prompt; the preset passes it as max_sequence_length
 DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 SHIFT = 2.0  # training noise levels lean to the noisy side, as sampling does
@@ -95,7 +95,10 @@ class Optimizer:
         self.views = [(p, nn.Parameter(p.data.view(p.shape[0], -1))) for p in wide]
         chosen = {id(p) for p in wide}
         self.muon = torch.optim.Muon(
-            [view for _, view in self.views], rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            [view for _, view in self.views],
+            rate,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
         )
         rest = [p for p in self.parameters if id(p) not in chosen]
         self.adam = torch.optim.AdamW(rest, rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -173,7 +176,9 @@ def train_text(run: Run, tokenizer, encoder: nn.Module) -> None:
         for name, values in ATTRIBUTES.items():
             target = [values.index(x[name]) + 1 if x[name] else 0 for x in labels]
             target = torch.tensor(target, device=run.device)[:, None].expand(hidden.shape[:2])
-            each = F.cross_entropy(heads[name](hidden).flatten(0, 1), target.flatten(), reduction="none")
+            each = F.cross_entropy(
+                heads[name](hidden).flatten(0, 1), target.flatten(), reduction="none"
+            )
             loss = loss + (each * batch.attention_mask.flatten()).sum() / batch.attention_mask.sum()
         optimizer.param_groups[0]["lr"] = 3e-3 * schedule(progress)
         loss.backward()
@@ -402,9 +407,7 @@ def train_transformer(run: Run, transformer: nn.Module, ema: nn.Module, data: Ca
         step += 1
         decay = min(0.9985, step / (step + 20))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(ema.parameters()), list(transformer.parameters()), 1 - decay
-            )
+            torch._foreach_lerp_(list(ema.parameters()), list(transformer.parameters()), 1 - decay)
         losses.append(loss.item())
         if step % 25 == 0:
             run.log(

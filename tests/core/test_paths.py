@@ -39,6 +39,7 @@ def test_bisection_visits_every_token_once(shape, block_size, start):
     assert is_bijection(paths.bisection(numbers(*shape), start, block_size), numbers(*shape))
 
 
+@settings(deadline=None)
 @given(sides, block_sizes, st.data())
 def test_serpentine_visits_every_token_once(shape, block_size, data):
     layers = data.draw(st.integers(1, shape[0]))
