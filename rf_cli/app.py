@@ -15,7 +15,10 @@ COMMANDS: Registry[Callable[..., None]] = Registry(
     "command",
     {
         "generate": "rf_cli.commands.generate:generate",
+        "compare": "rf_cli.commands.compare:compare",
         "models": "rf_cli.commands.models:models",
+        "profile": "rf_cli.commands.profile:profile",
+        "env": "rf_cli.commands.env:env",
     },
 )
 

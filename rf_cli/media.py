@@ -14,7 +14,9 @@ from rainfusion_core.errors import OutputError
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Refuse, before anything heavy runs, an output that could not be written afterwards."""
     if path.suffix.lower() != ".mp4":
-        raise OutputError(f"--output must end in .mp4, got {path}", hint=f"{path.stem or 'out'}.mp4")
+        raise OutputError(
+            f"--output must end in .mp4, got {path}", hint=f"{path.stem or 'out'}.mp4"
+        )
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"there is no folder {folder}", hint=f"make it with: mkdir -p {folder}")
@@ -39,7 +41,7 @@ def default_output(prompt: str, seed: int) -> Path:
     """A name in this folder that is still free, made of the prompt's first words."""
     words = re.findall(r"\w+", prompt.lower())[:6]
     stem = "-".join(["rf", *words, str(seed)])
-    names = (f"{stem}{number and f'-{number}' or ''}.mp4" for number in range(10_000))
+    names = (f"{stem}{(number and f'-{number}') or ''}.mp4" for number in range(10_000))
     return next(p for p in map(Path, names) if not p.exists() and not record_path(p).exists())
 
 
@@ -60,13 +62,15 @@ def write_video(path: Path, frames: Any, *, fps: int, settings: Mapping[str, Any
     """Write H.264 at exactly the frames' size.
 
     Args:
-        frames: (frames, height, width, 3) float in [0, 1], even height and width.
+        frames: (frames, height, width, 3) float in [0, 1] or uint8, even height and width.
         settings: written into the file's comment as JSON.
     """
     import imageio_ffmpeg
     import numpy as np
 
-    pixels = np.rint(np.asarray(frames).clip(0, 1) * 255).astype(np.uint8)
+    pixels = np.asarray(frames)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
     height, width = pixels.shape[1:3]
     with _beside(path) as partial:
         writer = imageio_ffmpeg.write_frames(
@@ -93,3 +97,45 @@ def write_video(path: Path, frames: Any, *, fps: int, settings: Mapping[str, Any
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     with _beside(path) as partial:
         partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    with _beside(path) as partial:
+        partial.write_text(text, "utf-8")
+
+
+def write_image(path: Path, pixels: Any) -> None:
+    """Write (height, width, 3) uint8 as PNG."""
+    from PIL import Image
+
+    with _beside(path) as partial:
+        Image.fromarray(pixels).save(partial)
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write arrays by name as .npz, without loss."""
+    import numpy as np
+
+    with _beside(path) as partial:
+        np.savez(partial, **arrays)
+
+
+def read_video(path: Path) -> tuple[Any, float]:
+    """(frames, height, width, 3) float32 in [0, 1] and the frames a second of a video.
+
+    Raises:
+        OutputError: there is no such file, or it holds no video.
+    """
+    import imageio_ffmpeg
+    import numpy as np
+
+    if not path.is_file():
+        raise OutputError(f"there is no video {path}")
+    reader = imageio_ffmpeg.read_frames(str(path))
+    try:
+        facts = next(reader)
+        width, height = facts["size"]
+        frames = [np.frombuffer(each, np.uint8).reshape(height, width, 3) for each in reader]
+    except (OSError, RuntimeError, StopIteration, KeyError) as error:
+        raise OutputError(f"{path} cannot be read as a video") from error
+    return np.stack(frames).astype(np.float32) / 255, float(facts["fps"])

@@ -14,9 +14,7 @@ Model = Annotated[
 ]
 Sparsity = Annotated[
     float | None,
-    typer.Option(
-        "--sparsity", "-s", help="Fraction of key blocks to skip, in [0, 1); 0 is dense."
-    ),
+    typer.Option("--sparsity", "-s", help="Fraction of key blocks to skip, in [0, 1); 0 is dense."),
 ]
 Method = Annotated[str | None, typer.Option(help="How key blocks are chosen.")]
 Order = Annotated[str | None, typer.Option(help="How tokens are grouped into blocks.")]
@@ -44,7 +42,9 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The MP4; a .json record goes beside it.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also a row for every layer.")]
 

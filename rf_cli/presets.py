@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ class Model(_Table):
     flow_shift: float | None = None
 
 
+class Component(_Table):
+    """A model without its weights: a class, and what differs from its defaults."""
+
+    class_name: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
 class Video(_Table):
     """Sizes in pixels. `token` is what one token covers: frames, rows and columns of pixels."""
 
@@ -43,10 +51,14 @@ class Video(_Table):
     token: tuple[int, int, int]
     max_side: int | None = None
 
-    def tokens(self, width: int, height: int, frames: int) -> int:
-        """Video tokens of a clip; the first frame has a latent frame of its own."""
+    def grid(self, width: int, height: int, frames: int) -> tuple[int, int, int]:
+        """Tokens of a clip as (frames, rows, columns); the first frame has a latent frame of its own."""
         time, rows, columns = self.token
-        return ((frames - 1) // time + 1) * (height // rows) * (width // columns)
+        return (frames - 1) // time + 1, height // rows, width // columns
+
+    def tokens(self, width: int, height: int, frames: int) -> int:
+        """Video tokens of a clip."""
+        return prod(self.grid(width, height, frames))
 
     def check(self, model: str, width: int, height: int, frames: int) -> None:
         """Refuse a size or length that the model cannot take, and name the nearest ones."""
@@ -74,7 +86,10 @@ class Video(_Table):
     def _near(self, side: int, limit: int) -> set[int]:
         below = side // self.multiple * self.multiple
         limit = limit // self.multiple * self.multiple
-        return {min(max(x, self.multiple), max(limit, self.multiple)) for x in (below, below + self.multiple)}
+        return {
+            min(max(x, self.multiple), max(limit, self.multiple))
+            for x in (below, below + self.multiple)
+        }
 
 
 class Sampling(_Table):
@@ -99,6 +114,9 @@ class Preset(_Table):
     licence: str
     parameters: int
     model: Model
+    transformer: Component
+    vae: Component | None = None
+    text_encoder: Component | None = None
     video: Video
     sampling: Sampling
     sparse: Sparse

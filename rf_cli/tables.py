@@ -32,7 +32,11 @@ def timing(record: dict[str, Any]) -> Table:
             ("denoise", f"{denoising:.2f}", f"{len(steps)} steps"),
             ("  of it attention", f"{times['attention']:.2f}", f"{share:.0%} of denoising"),
             ("decode", f"{times['decoding']:.2f}", ""),
-            ("total", f"{times['total']:.2f}", f"{record['peak_memory_bytes'] / 2**30:.2f} GiB peak"),
+            (
+                "total",
+                f"{times['total']:.2f}",
+                f"{record['peak_memory_bytes'] / 2**30:.2f} GiB peak",
+            ),
         ],
     )
 
@@ -56,7 +60,9 @@ def speedup(record: dict[str, Any]) -> Table | None:
     speed = record["attention_speed"]
     if speed is None:
         return None
-    shape = f"{speed['tokens']} tokens x {speed['heads']} heads x {speed['head_dim']}, {speed['dtype']}"
+    shape = (
+        f"{speed['tokens']} tokens x {speed['heads']} heads x {speed['head_dim']}, {speed['dtype']}"
+    )
     return _table(
         "Speed-up of attention, measured on one call of this run",
         "kernel",

@@ -24,7 +24,7 @@ from diffusers.models.transformers import transformer_wan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHARES = {"text": 0.009, "vae": 0.187, "cache": 0.06, "transformer": 0.675}
+SHARES = {"text": 0.009, "vae": 0.187, "cache": 0.06, "transformer": 0.622}
 # (share of the stage, batch, frames, height and width); small and short first, the target last
 VAE_STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.4, 2, 17, 64)]
 # (share, batch, frames, height and width, cached clips): 320, 1296 and 2304 tokens
@@ -405,7 +405,7 @@ def train_transformer(run: Run, transformer: nn.Module, ema: nn.Module, data: Ca
         loss.backward()
         norm = optimizer.step(schedule(progress))
         step += 1
-        decay = min(0.9985, step / (step + 20))
+        decay = min(0.99, step / (step + 20))
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.parameters()), list(transformer.parameters()), 1 - decay)
         losses.append(loss.item())

@@ -1,6 +1,7 @@
-"""Kernels: attention over `KeptBlocks`. `reference` is the definition, the others must agree with it."""
+"""Kernels: attention over `KeptBlocks`. `reference` is the definition, the others must agree."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 
@@ -52,17 +53,23 @@ def unavailable_reason(
 
 
 def _no_triton(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    try:
-        from triton import knobs
-    except ImportError:
+    if find_spec("triton") is None:
         return "triton is not installed"
     if device.type != "cuda":
-        return None if knobs.runtime.interpret else f"it needs a GPU, the device is {device.type}"
+        return None if _triton_interprets() else f"it needs a GPU, the device is {device.type}"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return "it needs compute capability 8.0 or higher"
     if dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return f"it does not compute in {dtype}"
     return f"it needs a head_dim up to 256, got {head_dim}" if head_dim > 256 else None
+
+
+def _triton_interprets() -> bool:
+    try:
+        from triton import knobs  # from Triton 3.4
+    except ImportError:
+        return False
+    return bool(knobs.runtime.interpret)
 
 
 _CHECKS: dict[str, Callable[[torch.device, torch.dtype, int], str | None]] = {

@@ -131,13 +131,14 @@ def in_threads(threads: int) -> Iterator[Callable[[Callable[[Any], Any], Iterabl
         spread: Callable = map
         yield run
         return
+    before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             spread = pool.map
             yield run
     finally:
         # a thread that limits itself also sets what threads started later begin with
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _inferring(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -215,7 +216,10 @@ class _Worker:
         centre, radius = part.ball
         q = part.q * self.scale
         length = torch.linalg.vector_norm(q, dim=-1, dtype=torch.float32)
-        shifts = (-SATURATION - (q @ centre) - length * radius).split(self.block_size)
+        along = torch.mm(q, centre[:, None])[:, 0].float()
+        # bfloat16 rounds q·centre by up to a 512th
+        bound = along + along.abs() / 256 + length * radius
+        shifts = (-SATURATION - bound).split(self.block_size)
         queries = q.split(self.block_size)
         product = torch.ops.mkldnn._linear_pointwise.default
 
@@ -237,8 +241,9 @@ class _Worker:
             else:
                 index = part.index[block, first // self.block_size :]
                 size = here.stop - first
-                yield self.gather(part.k, index, size, self.k), self.gather(
-                    part.v, index, size, self.v
+                yield (
+                    self.gather(part.k, index, size, self.k),
+                    self.gather(part.v, index, size, self.v),
                 )
 
     def gather(self, x: Tensor, index: Tensor, length: int, space: Tensor) -> Tensor:

@@ -28,9 +28,10 @@ def attention(
     Needs less memory than q, k, v and the output together, on top of those; on a CPU the bound is
     that of `cpu_blocks.attention`. A GPU is waited for once, to read how many keys each row keeps.
     """
-    tokens = kept_tokens(kept, k.shape[-2], key_lengths)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     way = cpu_blocks.attention if q.device.type == "cpu" else attention_by_count
-    return way(q, k, v, kept, tokens, q.shape[-1] ** -0.5 if scale is None else scale)
+    with torch.no_grad():
+        return way(q, k, v, kept, kept_tokens(kept, k.shape[-2], key_lengths), scale)
 
 
 def kept_tokens(kept: KeptBlocks, keys: int, key_lengths: Tensor | None) -> Tensor:
@@ -67,7 +68,7 @@ def attention_by_count(
     for rows, length, width in _equal_rows(tokens, queries, block_size):
         for part in rows.split(max(1, limit // (length + width))):
             head = part // blocks
-            kv_head = head // heads * kv_heads + head % heads // (heads // kv_heads)
+            kv_head = head // (heads // kv_heads)
             listed = index[part, : -(-length // block_size)]
             at_k = (listed[..., None] * block_size + place).flatten(1)[:, :length]
             at_k = at_k + kv_head[:, None] * keys
@@ -80,11 +81,10 @@ def attention_by_count(
 
 def _equal_rows(tokens: Tensor, queries: int, block_size: int) -> Iterator[tuple[Tensor, int, int]]:
     """Rows (flat numbers, on the device of `tokens`) with equally many keys and queries, and both."""
-    blocks = tokens.shape[-1]
-    widths = (queries - torch.arange(blocks) * block_size).clamp(max=block_size)
-    sizes = torch.stack([tokens.cpu(), widths.expand(tokens.shape)], dim=-1).view(-1, 2)
-    kinds, kind = sizes.unique(dim=0, return_inverse=True)
-    rows = kind.argsort().to(tokens.device)
-    for part, (length, width) in zip(rows.split(kind.bincount().tolist()), kinds.tolist(), strict=True):
-        if length > 0:
-            yield part, length, width
+    width = (queries - torch.arange(tokens.shape[-1]) * block_size).clamp(max=block_size)
+    sizes = tokens.cpu() * (block_size + 1) + width
+    kinds, kind = sizes.flatten().unique(return_inverse=True)
+    rows = kind.argsort().to(tokens.device).split(kind.bincount().tolist())
+    for part, size in zip(rows, kinds.tolist(), strict=True):
+        if size > block_size:
+            yield part, *divmod(size, block_size + 1)

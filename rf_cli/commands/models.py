@@ -20,7 +20,9 @@ def models(action: Action = None, name: Name = None) -> None:
         return
     found = [presets.load(each) for each in presets.names()]
     console.out.print(tables.models((preset, _here(preset)) for preset in found))
-    console.note("rf models show NAME has the defaults of one; rf generate --model takes any of them")
+    console.note(
+        "rf models show NAME has the defaults of one; rf generate --model takes any of them"
+    )
 
 
 def show(name: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, ModelUnavailable, UnknownName
 from rainfusion_core.pipeline import DTYPES
+from rainfusion_core.random_weights import parameter_count
 from rf_cli import presets
 
 SHAPES = presets.load("shapes")
@@ -19,6 +20,13 @@ def test_shipped_preset_is_consistent(name):
         video.check(name, *map(int, size.split("x")), video.frames)
     SparseConfig(**preset.sparse.model_dump())
     assert {preset.model.dtype, *preset.model.component_dtypes.values()} <= set(DTYPES)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_transformer_table_describes_the_model(name):
+    preset = presets.load(name)
+    counted = parameter_count(preset.transformer.class_name, preset.transformer.config)
+    assert counted == pytest.approx(preset.parameters, rel=0.01)
 
 
 def test_every_name_and_alias_means_one_model():

@@ -80,3 +80,9 @@ def test_an_interrupted_render_leaves_the_pipeline_as_it_was(pipeline):
         render(pipeline, CLIP, SPARSE, progress=interrupt)
     assert set(pipeline.vae.__dict__) == before
     assert "step" not in pipeline.scheduler.__dict__
+
+
+def test_the_final_latents_are_those_that_the_decoder_was_given(pipeline):
+    first = render(pipeline, CLIP, SparseConfig(sparsity=0)).latents
+    assert first.shape == (1, 16, 5, 8, 12) and first.dtype == np.float32
+    assert not np.array_equal(first, render(pipeline, CLIP, SPARSE).latents)

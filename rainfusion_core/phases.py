@@ -1,0 +1,78 @@
+"""Self-attention with each of its phases timed: what `attention.sparse_attention` does, in four spans."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import UnsupportedLayout
+from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
+from rainfusion_core.layout import TokenLayout
+from rainfusion_core.masks import key_lengths_of
+from rainfusion_core.order import token_order
+from rainfusion_core.parts import DENSE, KERNEL, PERMUTE, RESTORE, SELECT, PartTimer
+from rainfusion_core.selectors import SELECTORS
+
+
+@dataclass
+class PhasedAttention:
+    """Computes every caught call of a forward pass, all of them dense or all of them sparse.
+
+    Attributes:
+        layout: what the tokens of each call are.
+        config: of the calls; sparsity 0 runs the dense kernel.
+        kernel: name of the kernel that ran last.
+        kept: blocks of the last sparse call.
+    """
+
+    timer: PartTimer
+    layout: TokenLayout
+    config: SparseConfig
+    kernel: str = ""
+    kept: KeptBlocks | None = None
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+    ) -> Tensor:
+        """Same contract as `Session.attend`, without a schedule."""
+        lengths, refusal = key_lengths_of(mask, self.layout, batch=q.shape[0])
+        if refusal is not None:
+            raise UnsupportedLayout(f"this attention cannot be profiled: {refusal}")
+        if self.config.sparsity == 0:
+            return self._dense(q, k, v, mask, scale)
+        return self._sparse(q, k, v, lengths, scale)
+
+    def left_dense(self, layer: int, q: Tensor, reason: str) -> None:
+        raise UnsupportedLayout(f"this attention cannot be profiled: {reason}")
+
+    def _dense(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        with self.timer.part(DENSE):
+            if mask is not None:
+                self.kernel = "sdpa with a mask"
+                return torch.nn.functional.scaled_dot_product_attention(
+                    q, k, v, attn_mask=mask, scale=scale
+                )
+            self.kernel = choose_dense(self.config.dense_kernel, q, k, v)
+            return DENSE_KERNELS[self.kernel](q, k, v, scale=scale)
+
+    def _sparse(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, scale: float
+    ) -> Tensor:
+        config = self.config
+        with self.timer.part(PERMUTE):
+            order = token_order(
+                self.layout, name=config.order, block_size=config.block_size, sink=config.sink
+            ).on(q.device)
+            q, k, v = order.permute(q), order.permute(k), order.permute(v)
+        with self.timer.part(SELECT):
+            self.kept = SELECTORS[config.method](
+                q, k, order, sparsity=config.sparsity, budget=config.budget, key_lengths=lengths
+            )
+        with self.timer.part(KERNEL):
+            self.kernel, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
+            out = kernel(q, k, v, self.kept, scale=scale, key_lengths=lengths)
+        with self.timer.part(RESTORE):
+            return order.unpermute(out)

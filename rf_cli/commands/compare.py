@@ -1,0 +1,222 @@
+"""`rf compare`: the same clips dense and sparse, side by side, with times and honest metrics."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rainfusion_core.errors import ConfigError
+from rf_cli import arms as arms_of_options
+from rf_cli import compare_folder, compare_run, console, options, presets
+from rf_cli.commands.generate import clip_of, source_of, sparse_config
+
+if TYPE_CHECKING:
+    from rainfusion_core.compare import Arm
+    from rainfusion_core.metrics import Perceptual
+    from rainfusion_core.pipeline import ModelSource
+    from rainfusion_core.render import Clip
+
+Prompt = Annotated[str | None, typer.Argument(help="What the video shows.")]
+Sparsity = Annotated[
+    list[float] | None, typer.Option("--sparsity", "-s", help="An arm each; may be repeated.")
+]
+Method = Annotated[list[str] | None, typer.Option(help="An arm each; may be repeated.")]
+Variant = Annotated[
+    list[str] | None,
+    typer.Option(help="An arm as sparsity=0.8,dense_steps=0.1,order=raster; may be repeated."),
+]
+Prompts = Annotated[Path | None, typer.Option(help="File with a prompt a line; # is a comment.")]
+Seeds = Annotated[str, typer.Option(help="Seeds of each prompt, as in 1,2,3.")]
+Repeat = Annotated[int, typer.Option(help="Timed runs of every arm, taken in turn.")]
+NoiseFloor = Annotated[
+    bool, typer.Option("--noise-floor", help="Also dense through another exact kernel.")
+]
+Lpips = Annotated[bool, typer.Option("--lpips", help="Also LPIPS; needs the extra metrics.")]
+Videos = Annotated[
+    tuple[Path, Path] | None, typer.Option(help="Compare two existing videos or their records.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for all files.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier comparison.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Keep what is finished, do the rest.")]
+UNSAID = {"overwrite", "resume", "json", "quiet"}  # not part of what a command renders
+
+
+def compare(
+    context: typer.Context,
+    prompt: Prompt = None,
+    model: options.Model = "shapes",
+    sparsity: Sparsity = None,
+    method: Method = None,
+    variant: Variant = None,
+    order: options.Order = None,
+    prompts: Prompts = None,
+    seeds: Seeds = "0",
+    repeat: Repeat = 1,
+    noise_floor: NoiseFloor = False,
+    lpips: Lpips = False,
+    videos: Videos = None,
+    size: options.Size = None,
+    frames: options.Frames = None,
+    fps: options.Fps = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    negative: options.Negative = None,
+    dense_steps: options.DenseSteps = None,
+    dense_layers: options.DenseLayers = None,
+    kernel: options.Kernel = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    output: Output = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Render the same clip dense and sparse, and show the difference in pictures and numbers."""
+    texts = _prompts(prompt, prompts, videos)
+    folder = output or compare_folder.default_folder(texts[0] if texts else "videos")
+    if videos:
+        compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
+        facts = {**compare_run.compare_videos(videos, folder, perceptual=_network(lpips)),
+                 "source": compare_run.DECODED, "environment": _environment("cpu")}  # fmt: skip
+    else:
+        preset = presets.resolve(model)
+        clips = [
+            clip_of(preset, text, size=size, frames=frames, steps=steps, guidance=guidance,
+                    negative=negative, seed=seed)
+            for text in texts for seed in arms_of_options.read_seeds(seeds)
+        ]  # fmt: skip
+        base = sparse_config(
+            preset, order=order, dense_steps=dense_steps, dense_layers=dense_layers, kernel=kernel
+        )
+        arms = arms_of_options.arms_of(
+            base, sparsities=sparsity or [], methods=method or [], variants=variant or []
+        )
+        fps = _at_least_one("--fps", preset.video.fps if fps is None else fps)
+        _at_least_one("--repeat", repeat)
+        source = source_of(preset, dtype=dtype, device=device)
+        arms += _floor(source, arms[0]) if noise_floor else []
+        _check(arms)
+        network = _network(lpips)
+        compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
+        facts = _render(
+            preset, source, arms, clips, folder,
+            fps=fps, repeats=repeat, perceptual=network, quiet=quiet or json,
+        )  # fmt: skip
+    record = compare_run.finish({"command": command_line(context), **facts}, folder)
+    if json:
+        console.out.print_json(data=record)
+    elif not quiet:
+        compare_run.show(record, folder)
+
+
+def _prompts(prompt: str | None, file: Path | None, videos: Any) -> list[str]:
+    given = [
+        name
+        for name, value in (("PROMPT", prompt), ("--prompts", file), ("--videos", videos))
+        if value is not None
+    ]
+    if len(given) != 1:
+        wrong = (
+            f"{' and '.join(given)} exclude each other" if given else "there is nothing to compare"
+        )
+        raise ConfigError(wrong, hint="give one of PROMPT, --prompts FILE and --videos A B")
+    if file is not None:
+        return arms_of_options.read_prompts(file)
+    return [] if prompt is None else [prompt]
+
+
+def _at_least_one(option: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{option} must be at least 1, got {value}")
+    return value
+
+
+def _network(wanted: bool) -> "Perceptual | None":
+    if not wanted:
+        return None
+    from rainfusion_core.metrics import lpips_network
+
+    return lpips_network()
+
+
+def _floor(source: "ModelSource", dense: "Arm") -> list["Arm"]:
+    from rainfusion_core.compare import noise_floor
+    from rainfusion_core.pipeline import DTYPES
+
+    return [noise_floor(dense.config, source.device, DTYPES[source.dtype])]
+
+
+def _check(arms: list["Arm"]) -> None:
+    """Refuse unknown names before the weights load."""
+    from rainfusion_core.installation import check_names
+
+    for arm in arms:
+        check_names(arm.config)
+
+
+def _environment(device: str) -> dict[str, Any]:
+    from rf_cli.record import environment
+
+    return environment(device)
+
+
+def _render(
+    preset: presets.Preset,
+    source: "ModelSource",
+    arms: list["Arm"],
+    clips: list["Clip"],
+    path: Path,
+    *,
+    fps: int,
+    repeats: int,
+    perceptual: "Perceptual | None",
+    quiet: bool,
+) -> dict[str, Any]:
+    environment = _environment(source.device)
+    model = {
+        "model": preset.name, "location": source.location, "revision": source.revision,
+        "weights": compare_folder.fingerprint(source.folder), "dtype": source.dtype,
+        "component_dtypes": dict(source.component_dtypes), "flow_shift": source.flow_shift,
+    }  # fmt: skip
+    folder = compare_folder.CompareFolder(
+        path, facts={**model, **environment}, names=[arm.name for arm in arms],
+        clips=len(clips), fps=fps,
+    )  # fmt: skip
+    try:
+        found = compare_run.render_arms(
+            source, arms, clips, folder, repeats=repeats, perceptual=perceptual, quiet=quiet
+        )
+    except KeyboardInterrupt:
+        if finished := len(folder.rendered) + len(folder.reused):
+            console.note(f"{finished} finished renders stay in {path}; --resume goes on from there")
+        raise
+    shared = {k: v for k, v in vars(clips[0]).items() if k not in ("prompt", "seed", "extra")}
+    return {
+        "source": compare_run.LOSSLESS,
+        "settings": {**model, **shared, **clips[0].extra, "fps": fps, "repeats": repeats},
+        "environment": environment,
+        "video": {key: shared[key] for key in ("width", "height", "frames")} | {"fps": fps},
+        **found,
+    }
+
+
+def command_line(context: typer.Context) -> str:
+    """The command as it was given, without what only decides about files and screens."""
+    words = ["rf", context.info_name or "compare"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in UNSAID or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        option = next((text for text in parameter.opts if text.startswith("--")), None)
+        if isinstance(value, bool):
+            words += [option or ""]
+        elif isinstance(value, list):
+            words += [word for each in value for word in (option or "", str(each))]
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [*([option] if option else []), *map(str, values)]
+    return shlex.join(words)

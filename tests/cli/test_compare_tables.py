@@ -1,0 +1,34 @@
+from rf_cli.compare_tables import all_rows, ranges
+from tests.cli import comparisons
+
+
+def test_times_sparsity_and_quality_name_every_arm():
+    tables = list(all_rows(comparisons.record()))
+    assert [table.title for table in tables] == [
+        "Time and speed-up over dense",
+        "Sparsity",
+        "Quality",
+    ]
+    assert all([row[0] for row in t.rows] == ["dense", "sparsity 0.5"] for t in tables)
+    assert all(len(row) == len(t.columns) for t in tables for row in t.rows)
+
+
+def test_cells_hold_what_was_measured():
+    times, sparsity, quality = (table.rows[1] for table in all_rows(comparisons.record((0.1,))))
+    assert times[2:4] == ("2.00 s\n2.00x", "0.50 s\n2.00x")
+    assert sparsity[1:] == ("50.0%", "25.0%", "torch-blocks", "sdpa", "steps 0")
+    assert quality[1] == "20.00" and quality[3] == "-"
+
+
+def test_dense_against_itself_is_infinite_and_left_dense_everywhere():
+    _, sparsity, quality = (table.rows[0] for table in all_rows(comparisons.record()))
+    assert sparsity[-1] == "everything" and quality[1] == "infinite"
+
+
+def test_several_clips_show_their_interval():
+    quality = list(all_rows(comparisons.record()))[2]
+    assert " ± " in quality.rows[1][1] and "over 2 clips" in quality.note
+
+
+def test_runs_of_numbers_are_joined():
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8" and ranges([]) == ""

@@ -1,0 +1,34 @@
+import math
+
+import pytest
+
+from rainfusion_core.intervals import Mean, Spread, mean_interval, spread, student_t
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.706), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)],
+)
+def test_quantiles_are_those_of_the_printed_tables(freedom, quantile):
+    assert student_t(freedom) == pytest.approx(quantile, abs=1e-3)
+
+
+def test_the_interval_is_t_times_the_standard_error():
+    found = mean_interval([1.0, 2.0, 3.0])
+    assert found.mean == 2 and found.half_width == pytest.approx(4.3027 / math.sqrt(3))
+
+
+def test_one_clip_has_no_interval():
+    assert mean_interval([3.5]) == Mean(3.5, None, 1)
+
+
+def test_an_infinite_value_makes_the_mean_infinite_and_the_interval_unknown():
+    assert mean_interval([math.inf, 20.0]) == Mean(math.inf, None, 2)
+
+
+def test_a_clip_without_a_value_leaves_no_mean():
+    assert mean_interval([1.0, None]) is None and mean_interval([]) is None
+
+
+def test_spread_is_median_lowest_and_highest():
+    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, 3)
