@@ -108,7 +108,7 @@ def _speedup(
         for pair in zip(dense, clips, strict=True)
     ]
     mean = mean_interval(full / fast if fast else None for full, fast in pairs)
-    return mean and asdict(mean)
+    return asdict(mean) if mean else None
 
 
 def _left_dense(rows: Iterable[CallRow]) -> list[dict[str, Any]]:

@@ -162,5 +162,17 @@ def _distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
 
 def words() -> list[str]:
     """Every word that a caption can hold."""
-    fixed = ["a", "the", "over", "on", "in", "front", "of", "moving", "going", "moves", "background"]
+    fixed = [
+        "a",
+        "the",
+        "over",
+        "on",
+        "in",
+        "front",
+        "of",
+        "moving",
+        "going",
+        "moves",
+        "background",
+    ]
     return sorted({*fixed, *SHAPES, *SIZES, *COLOURS, *STYLES, *MOTIONS})
