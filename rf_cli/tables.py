@@ -11,7 +11,8 @@ from rf_cli.presets import Preset
 def _table(title: str, *columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        first = number == 0
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
     for row in rows:
         table.add_row(*row)
     return table
