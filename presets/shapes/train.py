@@ -21,6 +21,16 @@ from pathlib import Path
 import torch
 import world
 from diffusers.models.transformers import transformer_wan
+from matmul_attention import matmul_attention
+from optimiser import Optimizer, schedule
+from parts import (
+    TEXT_TOKENS,
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
+    build_vae,
+    write_pipeline,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +39,6 @@ SHARES = {"text": 0.009, "vae": 0.187, "cache": 0.06, "transformer": 0.622}
 VAE_STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.4, 2, 17, 64)]
 # (share, batch, frames, height and width, cached clips): 320, 1296 and 2304 tokens
 TRANSFORMER_STAGES = [(0.42, 32, 17, 64, 7000), (0.2, 12, 33, 96, 1800), (0.38, 8, 33, 128, 1500)]
-TEXT_TOKENS = 32  # longest prompt; the preset passes it as max_sequence_length
 DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 SHIFT = 2.0  # training noise levels lean to the noisy side, as sampling does
 
@@ -81,53 +90,6 @@ class Run:
         return state
 
 
-# --- optimiser ------------------------------------------------------------------------------------------------------
-
-
-class Optimizer:
-    """Muon for matrices and convolutions (seen as matrices), AdamW for the rest, one learning rate scale."""
-
-    def __init__(self, model: nn.Module, rate: float) -> None:
-        self.rate = rate
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        wide = [p for p in self.parameters if p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 8]
-        # views share memory with the weights, so stepping them steps the model
-        self.views = [(p, nn.Parameter(p.data.view(p.shape[0], -1))) for p in wide]
-        chosen = {id(p) for p in wide}
-        self.muon = torch.optim.Muon(
-            [view for _, view in self.views],
-            rate,
-            weight_decay=0.01,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        rest = [p for p in self.parameters if id(p) not in chosen]
-        self.adam = torch.optim.AdamW(rest, rate, betas=(0.9, 0.95), weight_decay=0.0)
-
-    def step(self, scale: float) -> float:
-        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for weight, view in self.views:
-            view.grad = None if weight.grad is None else weight.grad.view_as(view)
-        for optimizer in (self.muon, self.adam):
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate * scale
-            optimizer.step()
-        for parameter in self.parameters:
-            parameter.grad = None
-        return float(norm)
-
-    def state_dict(self) -> dict:
-        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
-
-
-def schedule(progress: float) -> float:
-    """Short warm-up, then a cosine to 2 % of the rate."""
-    return min(1.0, progress / 0.01 + 0.02) * (0.51 + 0.49 * math.cos(math.pi * progress))
-
-
 # --- text encoder ---------------------------------------------------------------------------------------------------
 
 ATTRIBUTES = {
@@ -138,24 +100,6 @@ ATTRIBUTES = {
     "background": tuple(world.COLOURS),
     "style": world.STYLES,
 }
-
-
-def build_tokenizer():
-    from transformers import T5Tokenizer
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    pieces += [("▁" + word, -1.0) for word in world.words()]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TEXT_TOKENS)
-
-
-def build_text_encoder(vocabulary: int):
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    config = UMT5Config(
-        vocab_size=vocabulary, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4,
-        dropout_rate=0.0, is_encoder_decoder=False, use_cache=False, decoder_start_token_id=0,
-    )  # fmt: skip
-    return UMT5EncoderModel(config).eval()
 
 
 def train_text(run: Run, tokenizer, encoder: nn.Module) -> None:
@@ -206,17 +150,6 @@ def embed(tokenizer, encoder: nn.Module, texts: list[str]) -> Tensor:
 
 
 # --- VAE ------------------------------------------------------------------------------------------------------------
-
-
-def build_vae():
-    from diffusers import AutoencoderKLWan
-
-    return AutoencoderKLWan(
-        base_dim=24, decoder_base_dim=24, z_dim=16, dim_mult=[1, 2, 2], num_res_blocks=1,
-        temperal_downsample=[True, True], is_residual=True, in_channels=12, out_channels=12,
-        patch_size=2, scale_factor_temporal=4, scale_factor_spatial=8,
-        latents_mean=[0.0] * 16, latents_std=[1.0] * 16,
-    )  # fmt: skip
 
 
 def clips(rng: random.Random, batch: int, frames: int, size: int, *, crop: bool) -> Tensor:
@@ -311,59 +244,6 @@ def cache_latents(run: Run, vae: nn.Module, frames: int, size: int, count: int) 
 # --- transformer ----------------------------------------------------------------------------------------------------
 
 
-def build_transformer():
-    from diffusers import WanTransformer3DModel
-
-    return WanTransformer3DModel(
-        patch_size=(1, 1, 1), num_attention_heads=3, attention_head_dim=64, in_channels=16,
-        out_channels=16, text_dim=64, freq_dim=128, ffn_dim=576, num_layers=6,
-        cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=64,
-    )  # fmt: skip
-
-
-class MatmulAttention(torch.autograd.Function):
-    """Attention as plain bf16 matrix products, a head at a time: in training on a CPU some times faster than
-    the flash kernel there. (batch * heads, tokens, head_dim); weights are computed again for the backward pass."""
-
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = torch.empty_like(q)
-        for part in MatmulAttention.parts(q):
-            weights = ((q[part] * q.shape[-1] ** -0.5) @ k[part].mT).softmax(-1)
-            out[part] = weights @ v[part]
-        ctx.save_for_backward(q, k, v, out)
-        return out
-
-    @staticmethod
-    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, out = ctx.saved_tensors
-        scale, d_out = q.shape[-1] ** -0.5, d_out.contiguous()
-        d_q, d_k, d_v = (torch.empty_like(x) for x in (q, k, v))
-        shift = (d_out * out).sum(-1, keepdim=True, dtype=torch.float32).to(q.dtype)
-        for part in MatmulAttention.parts(q):
-            weights = ((q[part] * scale) @ k[part].mT).softmax(-1)
-            d_v[part] = weights.mT @ d_out[part]
-            d_logits = (d_out[part] @ v[part].mT).sub_(shift[part]).mul_(weights)
-            d_q[part] = (d_logits @ k[part]) * scale
-            d_k[part] = (d_logits.mT @ q[part]) * scale
-        return d_q, d_k, d_v
-
-    @staticmethod
-    def parts(q: Tensor) -> Iterator[slice]:
-        """As many heads at a time as keep a part's weights in 8 MiB, at least one."""
-        size = max(1, 2**22 // q.shape[1] ** 2)
-        return (slice(start, start + size) for start in range(0, len(q), size))
-
-
-@torch.compiler.disable
-def matmul_attention(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
-    """Stands in for diffusers' dispatch; (batch, tokens, heads, head_dim)."""
-    batch, tokens, heads, width = query.shape
-    q, k, v = (x.transpose(1, 2).reshape(batch * heads, -1, width) for x in (query, key, value))
-    out = MatmulAttention.apply(*(x.to(torch.bfloat16) for x in (q, k, v)))
-    return out.view(batch, heads, tokens, width).transpose(1, 2)
-
-
 def flow_loss(transformer: nn.Module, latents: Tensor, text: Tensor) -> Tensor:
     """Flow matching (arXiv 2210.02747): predict noise minus data on the straight line between them."""
     sigma = torch.randn(len(latents), device=latents.device).sigmoid()
@@ -442,23 +322,6 @@ def sampler(run: Run, vae: nn.Module, statistics: dict, embedding: Callable) -> 
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
-
-
-def write_pipeline(folder: Path, tokenizer, encoder, vae, transformer, statistics: dict) -> None:
-    from diffusers import UniPCMultistepScheduler, WanPipeline
-
-    vae.register_to_config(
-        latents_mean=[round(x, 5) for x in statistics["mean"].tolist()],
-        latents_std=[round(x, 5) for x in statistics["std"].tolist()],
-    )
-    scheduler = UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-    )
-    pipeline = WanPipeline(tokenizer, encoder, vae, scheduler, transformer)
-    pipeline.text_encoder.half()
-    pipeline.vae.half()
-    pipeline.transformer.half()
-    pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def main() -> None:
