@@ -13,7 +13,7 @@ known before them. So its terms are final once computed, and chunks of keys just
 The sum of the terms tells where a shift was unfit; those query blocks go to torch's own attention.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from rainfusion_core.blocks import KeptBlocks
 
@@ -35,7 +34,8 @@ SMALLEST_TOTAL, LARGEST_TOTAL = exp(-60), exp(80)
 THREADING_PAYS = 10**8
 
 Ball = tuple[Tensor, Tensor]
-Terms = Callable[[Tensor, int], Tensor]
+# of the keys in a chunk, for a query block; and what was added to the logits of each query, by block
+Terms = tuple[Callable[[Tensor, int], Tensor], Sequence[Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class _Part:
         k, v: (keys, head_dim), the whole head.
         index: (query_blocks, width), kept key blocks.
         lengths: keys that each query block attends to.
+        lse: (queries,), where the log-sum-exp goes; None if nobody wants it.
         ball: holds all keys; None for float32, which does without.
     """
 
@@ -56,11 +57,18 @@ class _Part:
     out: Tensor
     index: Tensor
     lengths: list[int]
+    lse: Tensor | None
     ball: Ball | None
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, kept: KeptBlocks, tokens: Tensor, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    tokens: Tensor,
+    scale: float,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """Block-sparse attention, in as many threads as torch uses.
 
@@ -70,6 +78,7 @@ def attention(
 
     Args:
         tokens: (batch, heads, query_blocks) int64, keys that each query block attends to.
+        lse: as in the contract of a kernel.
     """
     batch, heads, kv_heads = q.shape[0], q.shape[1], k.shape[1]
     fused = q.dtype == torch.bfloat16 and multiplies_bfloat16()
@@ -90,6 +99,7 @@ def attention(
             out=out[b, h, here],
             index=kept.index[b, h, blocks],
             lengths=tokens[b, h, blocks].tolist(),
+            lse=None if lse is None else lse[b, h, here],
             ball=balls[kv] if fused else None,
         )
 
@@ -168,8 +178,9 @@ class _Worker:
 
     def attend(self, part: _Part) -> None:
         """Write `part.out`."""
-        terms = self.exp2_terms(part.q) if part.ball is None else self.sigmoid_terms(part)
+        terms, shifts = self.exp2_terms(part.q) if part.ball is None else self.sigmoid_terms(part)
         q, out = part.q.split(self.block_size), part.out.split(self.block_size)
+        lse = None if part.lse is None else part.lse.split(self.block_size)
         totals: dict[int, Tensor] = {}
         whole = [length == len(part.k) for length in part.lengths]
         for everything, run in groupby(range(len(q)), key=whole.__getitem__):
@@ -177,15 +188,23 @@ class _Worker:
             if everything and part.ball is None:
                 # torch's own float32 attention is hard to beat, given many queries at once
                 here = slice(blocks[0] * self.block_size, (blocks[-1] + 1) * self.block_size)
-                part.out[here] = _dense(part.q[here], part.k, part.v, self.scale)
-            else:
-                totals |= {block: self.mix(part, block, terms, out[block]) for block in blocks}
+                _dense(
+                    part.q[here], part.k, part.v, self.scale, part.out[here], _of(part.lse, here)
+                )
+                continue
+            for block in blocks:
+                totals[block] = total = self.mix(part, block, terms, out[block])
+                if lse is not None:
+                    shift = 0.0 if shifts is None else shifts[block]
+                    lse[block].copy_(total.log() - shift if part.lengths[block] else -torch.inf)
         if totals and not _fit(torch.cat(list(totals.values()))):
             for block in (block for block, total in totals.items() if not _fit(total)):
                 at = self.places(part, block)
-                out[block].copy_(_dense(q[block], part.k[at], part.v[at], self.scale))
+                _dense(q[block], part.k[at], part.v[at], self.scale, out[block], _of(lse, block))
 
-    def mix(self, part: _Part, block: int, terms: Terms, out: Tensor) -> Tensor:
+    def mix(
+        self, part: _Part, block: int, terms: Callable[[Tensor, int], Tensor], out: Tensor
+    ) -> Tensor:
         """Write the mean of the values into `out`; return the sum of the terms, (queries,)."""
         mixed, total = None, None
         for k, v in self.chunks(part, block):
@@ -208,7 +227,7 @@ class _Worker:
             out = self.weights[: len(k) * here.shape[1]].view(len(k), -1)
             return torch.mm(k, here, out=out).exp2_()
 
-        return terms
+        return terms, None
 
     def sigmoid_terms(self, part: _Part) -> Terms:
         """exp(logits - bound - SATURATION) in bfloat16, (keys, queries); a bound for each query."""
@@ -229,7 +248,7 @@ class _Worker:
             self.weights = product(k, queries[block], shifts[block], "sigmoid", [], "")
             return self.weights
 
-        return terms
+        return terms, shifts
 
     def chunks(self, part: _Part, block: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Keys and values that the query block attends to, at most `self.chunk` at a time."""
@@ -276,6 +295,15 @@ def _sum(weights: Tensor) -> Tensor:
     return weights.sum(0, dtype=torch.float32)
 
 
-def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def _of(lse: Tensor | Sequence[Tensor] | None, place: Any) -> Tensor | None:
+    return None if lse is None else lse[place]
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, lse: Tensor | None) -> None:
+    """Torch's own attention; unlike its public name, this one tells the log-sum-exp too."""
     q, k, v = (x[None, None] for x in (q, k, v))
-    return scaled_dot_product_attention(q, k, v, scale=scale)[0, 0]
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    mixed, sums = attention(q, k, v, scale=scale)
+    out.copy_(mixed[0, 0])
+    if lse is not None:
+        lse.copy_(sums[0, 0])

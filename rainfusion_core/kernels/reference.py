@@ -14,6 +14,7 @@ def attention(
     *,
     scale: float | None = None,
     key_lengths: Tensor | None = None,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """Exact softmax over the kept blocks: a dropped block is absent from the denominator too.
 
@@ -24,6 +25,8 @@ def attention(
         kept: key blocks per query block.
         scale: factor on the logits; None means head_dim ** -0.5.
         key_lengths: (batch,) int, keys that are not padding; those behind them are left out.
+        lse: (batch, heads, queries) float32; if given, the logarithm of the sum of exp(logits)
+            over the attended keys is written into it: -inf where a query has no key.
 
     Returns:
         (batch, heads, queries, head_dim), the dtype of `q`; zeros where a query has no key.
@@ -35,8 +38,10 @@ def attention(
         mask = mask & valid[:, None, None]
     shared = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
-    logits = (q.float() @ k.float().mT) * scale
-    weights = logits.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    logits = (q.float() @ k.float().mT * scale).masked_fill(~mask, float("-inf"))
+    if lse is not None:
+        lse.copy_(logits.logsumexp(dim=-1))
+    weights = logits.softmax(dim=-1)
     # a row without a key is 0 / 0 there
     return (weights.masked_fill(~mask, 0.0) @ v.float()).to(q.dtype)
 

@@ -22,6 +22,7 @@ def attention(
     *,
     scale: float | None = None,
     key_lengths: Tensor | None = None,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `kernels.reference.attention`, forward only.
 
@@ -31,7 +32,7 @@ def attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     way = cpu_blocks.attention if q.device.type == "cpu" else attention_by_count
     with torch.no_grad():
-        return way(q, k, v, kept, kept_tokens(kept, k.shape[-2], key_lengths), scale)
+        return way(q, k, v, kept, kept_tokens(kept, k.shape[-2], key_lengths), scale, lse)
 
 
 def kept_tokens(kept: KeptBlocks, keys: int, key_lengths: Tensor | None) -> Tensor:
@@ -49,15 +50,25 @@ def kept_tokens(kept: KeptBlocks, keys: int, key_lengths: Tensor | None) -> Tens
 
 
 def attention_by_count(
-    q: Tensor, k: Tensor, v: Tensor, kept: KeptBlocks, tokens: Tensor, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    tokens: Tensor,
+    scale: float,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """Gather the keys of equally long rows, and attend to them with torch's dense attention.
 
     Args:
         tokens: (batch, heads, query_blocks) int64, from `kept_tokens`.
+        lse: as in the contract; it costs a product of its own, because torch's attention on
+            most devices does not tell it.
     """
     batch, heads, queries, head_dim = q.shape
     kv_heads, keys = k.shape[1:3]
+    if lse is not None:
+        lse.fill_(float("-inf"))
     blocks, block_size = kept.count.shape[-1], kept.block_size
     out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
     q_rows, k_rows, v_rows, out_rows = (x.reshape(-1, head_dim) for x in (q, k, v, out))
@@ -73,10 +84,26 @@ def attention_by_count(
             at_k = (listed[..., None] * block_size + place).flatten(1)[:, :length]
             at_k = at_k + kv_head[:, None] * keys
             at_q = (head * queries + part % blocks * block_size)[:, None] + place[:width]
+            q_here, k_here, v_here = q_rows[at_q], k_rows[at_k], v_rows[at_k]
             out_rows[at_q] = scaled_dot_product_attention(
-                q_rows[at_q][:, None], k_rows[at_k][:, None], v_rows[at_k][:, None], scale=scale
+                q_here[:, None], k_here[:, None], v_here[:, None], scale=scale
             )[:, 0]
+            if lse is not None:
+                _write_lse(lse, at_q, q_here.float() * scale, k_here)
     return out
+
+
+def _write_lse(lse: Tensor, places: Tensor, q: Tensor, k: Tensor) -> None:
+    """Write the log-sum-exp of equally long rows, as few at a time as need no more room than `k`.
+
+    Args:
+        lse: (batch, heads, queries), -inf so far.
+        places: (rows, queries), where they go.
+        q, k: (rows, queries, head_dim), (rows, keys, head_dim).
+    """
+    step = max(1, len(q) * q.shape[-1] // q.shape[1])
+    for at, some_q, some_k in zip(*(x.split(step) for x in (places, q, k)), strict=True):
+        lse.view(-1)[at] = (some_q @ some_k.float().mT).logsumexp(-1)
 
 
 def _equal_rows(tokens: Tensor, queries: int, block_size: int) -> Iterator[tuple[Tensor, int, int]]:

@@ -38,6 +38,7 @@ def _forward(
     k_ptr,
     v_ptr,
     out_ptr,
+    lse_ptr,
     index_ptr,
     tokens_ptr,
     launch_ptr,
@@ -53,6 +54,7 @@ def _forward(
     TILE: tl.constexpr,
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
+    LSE: tl.constexpr,
 ):
     TILES: tl.constexpr = BLOCK // TILE
     PARTS: tl.constexpr = BLOCK // ROWS
@@ -98,8 +100,15 @@ def _forward(
             k = tl.load(k_head + p_k, mask=m_k[:, None] & m_dim, other=0.0)
             v = tl.load(v_head + p_k, mask=m_k[:, None] & m_dim, other=0.0)
             acc, peak, total = _step(q, k, v, acc, peak, total, scale, m_k, True, PRECISION)
-    out = acc / tl.where(total > 0, total, 1.0)[:, None]
+    divisor = tl.where(total > 0, total, 1.0)
+    out = acc / divisor[:, None]
     tl.store(out_ptr + p_q, out.to(out_ptr.dtype.element_ty), mask=m_q)
+    if LSE:
+        # peak and total are of base 2
+        lse = tl.where(
+            total > 0, (peak + tl.math.log2(divisor)) * 0.6931471805599453, float("-inf")
+        )
+        tl.store(lse_ptr + i_head * queries + o_q, lse, mask=o_q < queries)
 
 
 def attention(
@@ -110,6 +119,7 @@ def attention(
     *,
     scale: float | None = None,
     key_lengths: Tensor | None = None,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `kernels.reference.attention`, forward only; never waits for the GPU."""
     batch, heads, queries, head_dim = q.shape
@@ -125,6 +135,7 @@ def attention(
         k,
         v,
         out,
+        out if lse is None else lse,
         kept.index.contiguous(),
         tokens,
         launch,
@@ -134,6 +145,7 @@ def attention(
         heads // k.shape[1],
         (head_dim**-0.5 if scale is None else scale) * log2(e),
         **options,
+        LSE=lse is not None,
     )
     return out
 

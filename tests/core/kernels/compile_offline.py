@@ -18,6 +18,7 @@ POINTERS = {
     "k_ptr": "*bf16",
     "v_ptr": "*bf16",
     "out_ptr": "*bf16",
+    "lse_ptr": "*fp32",
     "index_ptr": "*i32",
     "tokens_ptr": "*i32",
     "launch_ptr": "*i32",
@@ -29,6 +30,7 @@ def compile_for(architecture: str, head_dim: int) -> dict[str, int]:
     """Matrix instructions in the code, and bytes of shared memory a block of threads needs."""
     options = launch_options(head_dim, 128, torch.bfloat16, architecture)
     constants = {name: value for name, value in options.items() if name.isupper()}
+    constants["LSE"] = True
     source = ASTSource(
         _forward,
         signature=POINTERS | SCALARS | dict.fromkeys(constants, "constexpr"),

@@ -1,0 +1,60 @@
+"""What every kernel promises beyond its output, for all that run here."""
+
+import pytest
+import torch
+
+from rainfusion_core.kernels import KERNELS, available_kernels, reference
+from rainfusion_core.kernels.torch_blocks import attention_by_count, kept_tokens
+from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
+
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+NAMES = available_kernels(torch.device(DEVICE), torch.float32, 64)
+KERNEL = pytest.mark.parametrize("name", NAMES)
+
+
+def lse_of(kernel, q, k, v, kept, **settings) -> tuple[torch.Tensor, torch.Tensor]:
+    lse = q.new_full(q.shape[:-1], float("nan"), dtype=torch.float32)
+    return kernel(q, k, v, kept, lse=lse, **settings), lse
+
+
+@KERNEL
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("density", [0.3, 1.0], ids="density{}".format)
+@pytest.mark.parametrize("shape", [*SHAPES, FULL_SIZE[0]])
+def test_lse_is_the_logarithm_of_the_denominator(name, shape: Shape, density: float, dtype):
+    if name == "triton-blocks" and DEVICE == "cpu" and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter multiplies bfloat16 wrongly")
+    q, k, v = shape.qkv(dtype)
+    kept = shape.kept(density)
+    settings = {"scale": 0.4, "key_lengths": shape.lengths()}
+    mask = reference.token_mask(kept, shape.tokens, shape.tokens)
+    mask &= (torch.arange(shape.tokens, device=DEVICE) < settings["key_lengths"][:, None])[
+        :, None, None
+    ]
+    keys = k.float().repeat_interleave(shape.heads // shape.kv_heads, dim=1)
+    logits = q.float() @ keys.mT * 0.4
+    expected = logits.masked_fill(~mask, float("-inf")).logsumexp(-1)
+    out, lse = lse_of(KERNELS[name], q, k, v, kept, **settings)
+    torch.testing.assert_close(lse, expected, atol=TOLERANCES[dtype], rtol=1e-4)
+    torch.testing.assert_close(out, KERNELS[name](q, k, v, kept, **settings))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_way_of_gpus_tells_lse_too(shape: Shape):
+    q, k, v = shape.qkv()
+    kept = shape.kept(0.5)
+    lse = q.new_full(q.shape[:-1], float("nan"))
+    attention_by_count(q, k, v, kept, kept_tokens(kept, shape.tokens, None), 0.4, lse)
+    _, expected = lse_of(reference.attention, q, k, v, kept, scale=0.4)
+    torch.testing.assert_close(lse, expected)
+
+
+@KERNEL
+def test_logits_of_any_size_have_their_lse(name):
+    shape = Shape(1, 2, 1, 150, 64, 64)
+    q, k, v = shape.qkv()
+    q[..., 60:130, :] *= 100
+    kept = shape.kept(0.6)
+    _, lse = lse_of(KERNELS[name], q, k, v, kept)
+    _, expected = lse_of(reference.attention, q, k, v, kept)
+    torch.testing.assert_close(lse, expected)
