@@ -13,6 +13,7 @@ import torch
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.installation import install
 from rainfusion_core.progress import SchedulerWatch
+from rainfusion_core.recording import Recorder
 from rainfusion_core.report import RenderReport, StageTimes
 from rainfusion_core.timing import peak_memory_bytes, reset_peak_memory, synchronize
 
@@ -74,6 +75,7 @@ def render(
     *,
     progress: Progress | None = None,
     measure_speed: bool = True,
+    recorder: Recorder | None = None,
 ) -> Rendered:
     """Render a clip. The core is installed for this render only.
 
@@ -81,6 +83,7 @@ def render(
         progress: told about every stage and every finished step.
         measure_speed: also time one sparse call against the dense kernel, in the middle of the
             run; what that takes is left out of all times.
+        recorder: keeps copies of attention calls; their time counts.
     """
     notify = progress or (lambda stage, step, steps: None)
     device = pipeline._execution_device
@@ -88,6 +91,7 @@ def render(
     reset_peak_memory(device)
     with install(pipeline, config) as handle:
         handle.session.measures_speed = measure_speed and config.sparsity > 0
+        handle.session.recorder = recorder
         handle.verify()
         begin = time.perf_counter()
         with _stages(pipeline, clock, handle.session, clip.steps, notify):

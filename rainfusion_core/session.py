@@ -14,6 +14,7 @@ from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
 from rainfusion_core.layout import LatentGrid, TokenLayout
 from rainfusion_core.masks import key_lengths_of
+from rainfusion_core.recording import CapturedCall, Recorder
 from rainfusion_core.report import AttentionSpeed, CallRow, SparsityReport
 from rainfusion_core.schedule import Schedule, plan
 from rainfusion_core.speed import attention_speed
@@ -61,11 +62,13 @@ class Session:
     Attributes:
         layers: all self-attention layers, in the order of execution.
         measures_speed: time one sparse call against the dense kernel while the model runs.
+        recorder: sees every call that the core understands, before it is computed.
     """
 
     config: SparseConfig
     layers: list[Layer] = field(default_factory=list)
     measures_speed: bool = False
+    recorder: Recorder | None = None
     speed: AttentionSpeed | None = None
     speed_seconds: float = 0.0
     kernel: str = ""
@@ -109,6 +112,13 @@ class Session:
             return self._fall_back(layer, q, k, v, mask, scale, refusal)
         assert self._forward is not None and layout is not None
         where = self.layers[layer]
+        if self.recorder is not None:
+            now, branch = self._forward.step, self._forward.branch
+            self.recorder.see(
+                CapturedCall(
+                    q, k, v, layout, scale, now, branch, where.transformer, where.index, lengths
+                )
+            )
         reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
         if reason is not None:
             return self._dense(layer, q, k, v, mask, scale, reason)
