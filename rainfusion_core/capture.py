@@ -83,11 +83,7 @@ def unpack(path: Path) -> list[CapturedCall]:
         present = set(file.keys())
         for number, facts in enumerate(json.loads(file.metadata()["calls"])):
             segments = tuple(kinds[kind](**sizes) for kind, sizes in facts.pop("layout"))
-            lengths = f"{number}.key_lengths"
-            calls.append(CapturedCall(
-                *(file.get_tensor(f"{number}.{name}") for name in "qkv"),
-                layout=TokenLayout(segments),
-                key_lengths=file.get_tensor(lengths) if lengths in present else None,
-                **facts,
-            ))  # fmt: skip
+            names = [f"{number}.{name}" for name in ("q", "k", "v", "key_lengths")]
+            q, k, v, lengths = (file.get_tensor(n) if n in present else None for n in names)
+            calls.append(CapturedCall(q, k, v, TokenLayout(segments), key_lengths=lengths, **facts))
     return calls
