@@ -83,7 +83,8 @@ def unpack(path: Path) -> list[CapturedCall]:
         present = set(file.keys())
         for number, facts in enumerate(json.loads(file.metadata()["calls"])):
             segments = tuple(kinds[kind](**sizes) for kind, sizes in facts.pop("layout"))
-            names = [f"{number}.{name}" for name in ("q", "k", "v", "key_lengths")]
-            q, k, v, lengths = (file.get_tensor(n) if n in present else None for n in names)
+            q, k, v = (file.get_tensor(f"{number}.{name}") for name in "qkv")
+            padded = f"{number}.key_lengths"
+            lengths = file.get_tensor(padded) if padded in present else None
             calls.append(CapturedCall(q, k, v, TokenLayout(segments), key_lengths=lengths, **facts))
     return calls
