@@ -147,7 +147,7 @@ def summary(preset: Preset, architecture: "Architecture") -> dict[str, Any]:
     order = token_order(TokenLayout((grid,)), block_size=config.block_size)
     share = flops_share(
         tokens=grid.tokens,
-        text_tokens=text_tokens(preset),
+        text_tokens=preset.transformer.text_tokens,
         parameters=preset.parameters,
         layers=architecture.layers,
         width=architecture.heads * architecture.head_dim,
@@ -166,7 +166,3 @@ def summary(preset: Preset, architecture: "Architecture") -> dict[str, Any]:
         "density": density,
         "speedup": speedup(cost, density * share, Render(steps, 1, sparse)),
     }
-
-
-def text_tokens(preset: Preset) -> int:
-    return int(preset.call.get("max_sequence_length", 512))

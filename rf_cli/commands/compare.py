@@ -95,7 +95,9 @@ def compare(
         )
         fps = _at_least_one("--fps", preset.video.fps if fps is None else fps)
         _at_least_one("--repeat", repeat)
-        source = source_of(preset, dtype=dtype, device=device)
+        source = source_of(
+            preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height)
+        )
         arms += _floor(source, arms[0]) if noise_floor else []
         _check(arms)
         network = _network(lpips)

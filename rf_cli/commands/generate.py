@@ -56,7 +56,7 @@ def generate(
 
     video = output or media.default_output(prompt, seed)
     media.check_output(video, overwrite=overwrite)
-    source = source_of(preset, dtype=dtype, device=device)
+    source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
     check_names(config)  # before the weights load
     record = _render(preset, source, clip, config, fps=fps, video=video, quiet=quiet or json)
     if json:
@@ -87,7 +87,12 @@ def clip_of(
         raise ConfigError("the prompt is empty", hint='say what the video shows: rf generate "..."')
     video, sampling = preset.video, preset.sampling
     width, height = options.read_size(size) if size else (video.width, video.height)
-    values = {"frames": video.frames, **sampling.model_dump()}
+    values: dict[str, Any] = {
+        "frames": video.frames,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "negative": sampling.negative,
+    }
     values |= {key: value for key, value in given.items() if value is not None}
     if values["steps"] < 1:
         raise ConfigError(f"--steps must be at least 1, got {values['steps']}")
@@ -99,10 +104,13 @@ def clip_of(
     return Clip(prompt=prompt, width=width, height=height, seed=seed, extra=preset.call, **values)
 
 
-def source_of(preset: presets.Preset, *, dtype: str, device: str) -> "ModelSource":
+def source_of(
+    preset: presets.Preset, *, dtype: str, device: str, size: tuple[int, int] | None = None
+) -> "ModelSource":
+    """Where the model comes from; `size`, in pixels, decides about the shift of the schedule."""
     from rainfusion_core.pipeline import ModelSource, choose_device, choose_dtype
 
-    model, device = preset.model, choose_device(device)
+    model, video, device = preset.model, preset.video, choose_device(device)
     chosen = choose_dtype(dtype, model.dtype, device)
     return ModelSource(
         location=preset.location,
@@ -110,7 +118,7 @@ def source_of(preset: presets.Preset, *, dtype: str, device: str) -> "ModelSourc
         dtype=chosen,
         component_dtypes=model.component_dtypes,
         device=device,
-        flow_shift=model.flow_shift,
+        flow_shift=preset.sampling.flow_shift_at(*(size or (video.width, video.height))),
         fetch=f"hf download {preset.location}",
     )
 

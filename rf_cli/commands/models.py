@@ -18,8 +18,7 @@ def models(action: Action = None, name: Name = None) -> None:
     if action == "show" and name is not None:
         show(name)
         return
-    found = [presets.load(each) for each in presets.names()]
-    console.out.print(tables.models((preset, _here(preset)) for preset in found))
+    console.out.print(tables.models((preset, _here(preset)) for preset in presets.all_presets()))
     console.note(
         "rf models show NAME has the defaults of one; rf generate --model takes any of them"
     )
@@ -36,7 +35,7 @@ def show(name: str) -> None:
         "parameters": f"{preset.parameters:,} in the transformer".replace(",", " "),
         "weights in memory": f"{tables.weights_gib(preset):.2f} GiB (estimate, transformer alone)",
         "sizes": ", ".join(preset.video.sizes) + f"; any multiple of {preset.video.multiple}",
-        "frames": f"{preset.video.frames}; {preset.video.token[0]}k + 1, {preset.video.fps} a second",
+        "frames": f"{preset.video.frames}; {preset.video.frame_rule}, {preset.video.fps} a second",
         "tokens": f"{tables.tokens(preset)} at {preset.video.width}x{preset.video.height}",
         "steps, guidance": f"{preset.sampling.steps}, {preset.sampling.guidance:g}",
         "negative prompt": preset.sampling.negative or "none",

@@ -52,7 +52,7 @@ class _Job:
     @property
     def passes(self) -> int:
         """Forward passes a step: classifier-free guidance runs a second one."""
-        return 2 if self.clip.guidance > 1 else 1
+        return self.preset.sampling.passes(self.clip.guidance)
 
 
 def profile(
@@ -121,7 +121,7 @@ def _put_out(record: dict[str, Any], form: str, save: Path | None, chart: Path |
 def _all_presets() -> dict[str, Any]:
     from rainfusion_core.prediction import FLOPS_FORMULA
 
-    found = [presets.load(name) for name in presets.names()]
+    found = presets.all_presets()
     lines = [profile_record.summary(preset, architecture_of(preset)) for preset in found]
     return {"models": lines, "formula": FLOPS_FORMULA}
 
@@ -137,7 +137,7 @@ def architecture_of(preset: presets.Preset, name: str = "transformer") -> "Archi
         told = getattr(preset, name)
         if told is None:
             raise ConfigError(f"the preset {preset.name} does not describe its {name}")
-        return Architecture(**told.model_dump())
+        return Architecture(class_name=told.class_name, config=told.config)
     found = json.loads(path.read_text("utf-8"))
     class_name = found.get("_class_name") or found["architectures"][0]
     config = {key: value for key, value in found.items() if not key.startswith("_")}
@@ -180,9 +180,8 @@ def _job(
         settings |= {"dense_steps": first, "dense_last_steps": last}
     configs = [SparseConfig(**{**settings, "sparsity": each}) for each in read_sparsities(sparsity)]
     clip = clip_of(preset, PROMPT, negative=None, seed=0, **given)
-    return _Job(
-        preset, clip, source_of(preset, dtype=dtype, device=device), configs, weights, layers
-    )
+    source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
+    return _Job(preset, clip, source, configs, weights, layers)
 
 
 def workload_of(job: _Job) -> "Workload":
@@ -199,7 +198,7 @@ def workload_of(job: _Job) -> "Workload":
         architecture=architecture,
         latents=(latent_frames, height, width),
         tokens=job.preset.video.tokens(clip.width, clip.height, clip.frames),
-        text_tokens=profile_record.text_tokens(job.preset),
+        text_tokens=job.preset.transformer.text_tokens,
         layers=job.layers,
         dtype=DTYPES[job.source.dtype],
         device=torch.device(job.source.device),
