@@ -9,8 +9,7 @@ from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.layout import TokenLayout
-from rainfusion_core.order import token_order
-from rainfusion_core.selectors import SELECTORS
+from rainfusion_core.selectors import SELECTORS, Call, Memory
 
 
 def sparse_attention(
@@ -22,27 +21,29 @@ def sparse_attention(
     *,
     scale: float | None = None,
     key_lengths: Tensor | None = None,
+    memory: Memory | None = None,
 ) -> tuple[Tensor, KeptBlocks]:
     """Self-attention over the blocks that matter, in the model's own token order.
 
     Args:
         q, k, v: (batch, heads, tokens, head_dim), after rotary embedding.
         layout: what the tokens are.
-        config: method, sparsity, order, sink, budget, block size and kernel are used.
+        config: the schedule apart, everything in it is used.
         scale: factor on the logits; None means head_dim ** -0.5.
         key_lengths: (batch,) int, tokens that are not padding, counted in the order with the text
             last; None means all.
+        memory: of this layer and guidance branch, for methods that carry something from step to
+            step; None means that this is the first step.
 
     Returns:
         (batch, heads, tokens, head_dim) in the dtype of `q`, and the blocks it was computed from.
     """
-    order = token_order(
-        layout, name=config.order, block_size=config.block_size, sink=config.sink
-    ).on(q.device)
-    q, k, v = order.permute(q), order.permute(k), order.permute(v)
-    kept = SELECTORS[config.method](
-        q, k, order, sparsity=config.sparsity, budget=config.budget, key_lengths=key_lengths
-    )
+    method = SELECTORS[config.method]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    call = Call(layout, method.complete(config), scale, key_lengths, memory or Memory())
+    order = method.ordered(q, k, call)
+    q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
+    kept = method.select(q, k, order, call)
     _, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
     return order.unpermute(out), kept

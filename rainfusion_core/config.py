@@ -1,6 +1,7 @@
 """What one sparse run is asked to do. Plain values: no tensors, no models, no files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rainfusion_core.budget import BUDGETS
 from rainfusion_core.errors import ConfigError, UnknownName
@@ -13,8 +14,12 @@ class SparseConfig:
     Attributes:
         method: name in `SELECTORS`.
         sparsity: fraction of key blocks a query block may skip, in [0, 1); 0 runs everything dense.
-        order: name in `ORDERS`, how tokens are grouped into blocks.
-        sink: every query keeps the first latent frame, and its queries keep everything.
+        mass: share of the softmax mass that a query block keeps by the method's own prediction,
+            in (0, 1), with as few key blocks as that takes; `sparsity` then only says, by 0, that
+            everything runs dense. None: a fixed share of the key blocks.
+        order: name in `ORDERS`, how tokens are grouped into blocks; "auto" leaves it to the method.
+        sink: every query keeps the first latent frame, and its queries keep everything; None
+            leaves it to the method.
         budget: "paper" keeps pinned blocks on top of the budget, "total" counts them against it.
         block_size: tokens per block, on both sides.
         dense_steps: leading denoising steps that run dense; a whole number counts steps, a
@@ -25,13 +30,15 @@ class SparseConfig:
         kernel: name in `KERNELS`, or "auto".
         dense_kernel: name in `DENSE_KERNELS` for the calls that run dense, or "auto" for the
             fastest one, found by measuring it on a call of the run.
+        options: of the method, by name; what is not given is as in the method's source.
         strict: a call that the core does not understand is an error instead of a dense call.
     """
 
     method: str = "rainfusion2"
     sparsity: float = 0.8
-    order: str = "compact"
-    sink: bool = True
+    mass: float | None = None
+    order: str = "auto"
+    sink: bool | None = None
     budget: str = "paper"
     block_size: int = 128
     dense_steps: float = 0
@@ -39,6 +46,7 @@ class SparseConfig:
     dense_layers: tuple[int, ...] = ()
     kernel: str = "auto"
     dense_kernel: str = "auto"
+    options: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -47,6 +55,11 @@ class SparseConfig:
             raise ConfigError(
                 f"sparsity must be in [0, 1), got {self.sparsity:g}",
                 hint=f"for {self.sparsity:g} % write {self.sparsity / 100:g}" if percent else None,
+            )
+        if self.mass is not None and not 0 < self.mass < 1:
+            raise ConfigError(
+                f"mass must be in (0, 1), got {self.mass:g}",
+                hint="0.9 keeps the blocks that hold nine tenths of the predicted softmax mass",
             )
         if self.budget not in BUDGETS:
             raise UnknownName("budget", self.budget, BUDGETS)

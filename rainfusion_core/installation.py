@@ -18,6 +18,7 @@ from rainfusion_core.progress import LoopPosition
 from rainfusion_core.report import SparsityReport
 from rainfusion_core.schedule import plan
 from rainfusion_core.selectors import SELECTORS
+from rainfusion_core.selectors.base import OWN
 from rainfusion_core.session import Layer, Session
 
 
@@ -102,16 +103,17 @@ def install(target: Any, config: SparseConfig | None = None) -> Handle:
 
 
 def check_names(config: SparseConfig) -> None:
-    """Refuse a method, order or kernel that does not exist; needs no model."""
+    """Refuse a method, order, kernel or method option that does not exist; needs no model."""
     tables: Mapping[str, tuple[Any, str]] = {
         "method": (SELECTORS, config.method),
-        "token order": (ORDERS, config.order),
+        "token order": ({"auto": None, OWN: None, **ORDERS}, config.order),
         "kernel": ({"auto": None, **dict.fromkeys(KERNELS)}, config.kernel),
         "dense kernel": ({"auto": None, **dict.fromkeys(DENSE_KERNELS)}, config.dense_kernel),
     }
     for kind, (table, name) in tables.items():
         if name not in list(table):
             raise UnknownName(kind, name, table)
+    SELECTORS[config.method].complete(config)
 
 
 def _transformers(target: Any) -> tuple[Any, list[tuple[str, nn.Module]]]:

@@ -11,6 +11,7 @@ strips beside its windows, or refuses.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +23,21 @@ from rainfusion_core.layout import LatentGrid, TokenLayout
 
 @dataclass(frozen=True, eq=False)
 class TokenOrder:
-    """A permutation of one sequence, and the blocks of it that stay dense.
+    """A permutation of one sequence, or one for every head, and the blocks of it that stay dense.
 
     Attributes:
         layout: the model's sequence.
-        name: key in `ORDERS`.
+        name: key in `ORDERS`, or whatever a method calls an order of its own.
         block_size: tokens per block; the last block may be shorter.
-        gather: (tokens,) int64, from position in this order to position in the model's sequence.
-        restore: (tokens,) int64, the inverse of `gather`.
+        gather: (tokens,) or (batch, heads, tokens) int64, from position in this order to position
+            in the model's sequence.
+        restore: the inverse of `gather`, of the same shape.
         pinned: (blocks,) bool, blocks that hold a token of the sink or of the text.
         pinned_blocks: how many of them there are.
         sink_tokens: tokens of the first frame if it is the sink, else 0.
+        keys: (batch, key_heads, tokens) int64, `gather` of the keys where they have an order of
+            their own; None: they share that of the queries.
+        found: what the method that made this order learnt from q and k by the way.
     """
 
     layout: TokenLayout
@@ -43,6 +48,8 @@ class TokenOrder:
     pinned: Tensor
     pinned_blocks: int
     sink_tokens: int
+    keys: Tensor | None = None
+    found: Any = None
     _copies: dict[torch.device, "TokenOrder"] = field(default_factory=dict, repr=False)
 
     @property
@@ -67,12 +74,44 @@ class TokenOrder:
         return self._copies[device]
 
     def permute(self, x: Tensor) -> Tensor:
-        """(batch, heads, tokens, head_dim) from the model's order into this one."""
-        return x.index_select(-2, self.on(x.device).gather)
+        """(batch, heads, tokens, head_dim) of queries, from the model's order into this one."""
+        return _take(x, self.on(x.device).gather)
+
+    def permute_keys(self, x: Tensor) -> Tensor:
+        """(batch, key_heads, tokens, head_dim) of keys or values, into the order of the keys."""
+        order = self.on(x.device)
+        return _take(x, order.gather if order.keys is None else order.keys)
 
     def unpermute(self, x: Tensor) -> Tensor:
         """(batch, heads, tokens, head_dim) from this order back into the model's."""
-        return x.index_select(-2, self.on(x.device).restore)
+        return _take(x, self.on(x.device).restore)
+
+
+def _take(x: Tensor, places: Tensor) -> Tensor:
+    """Tokens of (batch, heads, tokens, head_dim) at (tokens,) or (batch, heads, tokens) places."""
+    if places.ndim == 1:
+        return x.index_select(-2, places)
+    rows = torch.arange(x.shape[:2].numel(), device=x.device) * x.shape[-2]
+    rows = rows.view(*x.shape[:2], 1) + places
+    return x.reshape(-1, x.shape[-1]).index_select(0, rows.flatten()).view(x.shape)
+
+
+def per_head(orders: Sequence[TokenOrder], kinds: Tensor) -> TokenOrder:
+    """Every head in one of several orders that pin the same blocks. Never waits for the device.
+
+    Args:
+        orders: of the same layout.
+        kinds: (batch, heads) int64, indices into `orders`; kept as `found`.
+    """
+    orders = [order.on(kinds.device) for order in orders]
+    return replace(
+        orders[0],
+        name="+".join(order.name for order in orders),
+        gather=torch.stack([order.gather for order in orders])[kinds],
+        restore=torch.stack([order.restore for order in orders])[kinds],
+        found=kinds,
+        _copies={},
+    )
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,6 @@
 """Self-attention with each of its phases timed: what `attention.sparse_attention` does, in four spans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,9 +12,8 @@ from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.masks import key_lengths_of
-from rainfusion_core.order import token_order
 from rainfusion_core.parts import DENSE, KERNEL, PERMUTE, RESTORE, SELECT, PartTimer
-from rainfusion_core.selectors import SELECTORS
+from rainfusion_core.selectors import SELECTORS, Call, Memory
 
 
 @dataclass
@@ -33,6 +32,7 @@ class PhasedAttention:
     config: SparseConfig
     kernel: str = ""
     kept: KeptBlocks | None = None
+    _memories: dict[tuple[str, int], Memory] = field(default_factory=dict)
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
@@ -43,7 +43,9 @@ class PhasedAttention:
             raise UnsupportedLayout(f"this attention cannot be profiled: {refusal}")
         if self.config.sparsity == 0:
             return self._dense(q, k, v, mask, scale)
-        return self._sparse(q, k, v, lengths, scale)
+        config = SELECTORS[self.config.method].complete(self.config)
+        memory = self._memories.setdefault((repr(config), layer), Memory(layer=layer))
+        return self._sparse(q, k, v, Call(self.layout, config, scale, lengths, memory))
 
     def left_dense(self, layer: int, q: Tensor, reason: str) -> None:
         raise UnsupportedLayout(f"this attention cannot be profiled: {reason}")
@@ -58,21 +60,15 @@ class PhasedAttention:
             self.kernel = choose_dense(self.config.dense_kernel, q, k, v)
             return DENSE_KERNELS[self.kernel](q, k, v, scale=scale)
 
-    def _sparse(
-        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, scale: float
-    ) -> Tensor:
-        config = self.config
+    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
+        config, method = call.config, SELECTORS[call.config.method]
         with self.timer.part(PERMUTE):
-            order = token_order(
-                self.layout, name=config.order, block_size=config.block_size, sink=config.sink
-            ).on(q.device)
-            q, k, v = order.permute(q), order.permute(k), order.permute(v)
+            order = method.ordered(q, k, call)
+            q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
         with self.timer.part(SELECT):
-            self.kept = SELECTORS[config.method](
-                q, k, order, sparsity=config.sparsity, budget=config.budget, key_lengths=lengths
-            )
+            self.kept = method.select(q, k, order, call)
         with self.timer.part(KERNEL):
             self.kernel, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
-            out = kernel(q, k, v, self.kept, scale=scale, key_lengths=lengths)
+            out = kernel(q, k, v, self.kept, scale=call.scale, key_lengths=call.key_lengths)
         with self.timer.part(RESTORE):
             return order.unpermute(out)

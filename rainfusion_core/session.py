@@ -17,6 +17,7 @@ from rainfusion_core.masks import key_lengths_of
 from rainfusion_core.recording import CapturedCall, Recorder
 from rainfusion_core.report import AttentionSpeed, CallRow, SparsityReport
 from rainfusion_core.schedule import Schedule, plan
+from rainfusion_core.selectors import Memory
 from rainfusion_core.speed import attention_speed
 from rainfusion_core.timing import Span
 
@@ -75,6 +76,7 @@ class Session:
     dense_kernel: str = ""
     _calls: list[_Call] = field(default_factory=list)
     _forward: _Forward | None = None
+    _memories: dict[Any, Memory] = field(default_factory=dict)
 
     def begin_forward(
         self,
@@ -88,11 +90,14 @@ class Session:
     ) -> None:
         """A transformer with `layers` self-attention layers is about to run."""
         schedule = plan(self.config, steps=steps, layers=layers)
+        if self._forward is not None and step < self._forward.step:
+            self._memories.clear()  # another run of the loop
         self._forward = _Forward(adapter, grids, step, branch, schedule)
 
     def clear(self) -> None:
         """Forget all calls: a new render begins."""
         self._calls.clear()
+        self._memories.clear()
         self._forward, self.speed, self.speed_seconds = None, None, 0.0
 
     def attend(
@@ -124,9 +129,12 @@ class Session:
             return self._dense(layer, q, k, v, mask, scale, reason)
         self.kernel, _ = choose_kernel(self.config.kernel, q.device, q.dtype, q.shape[-1])
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):
-            self._measure(where, q, k, v, layout, scale)
+            self._measure(q, k, v, layout, scale)
+        memory = self._memory(layer, q)
         span = Span(q.device)
-        out, kept = sparse_attention(q, k, v, layout, self.config, scale=scale, key_lengths=lengths)
+        out, kept = sparse_attention(
+            q, k, v, layout, self.config, scale=scale, key_lengths=lengths, memory=memory
+        )
         self._record(layer, None, kept.kept_pairs, kept.pairs, span)
         return out
 
@@ -166,6 +174,15 @@ class Session:
         if tokens not in forward.layouts:
             forward.layouts[tokens] = forward.adapter.layout(forward.grids, tokens)
         return forward.layouts[tokens]
+
+    def _memory(self, layer: int, q: Tensor) -> Memory:
+        """What this layer remembers of earlier steps of this guidance branch."""
+        assert self._forward is not None
+        forward = self._forward
+        memory = self._memories.setdefault((layer, forward.branch, tuple(q.shape)), Memory())
+        memory.step, memory.steps = forward.step, forward.schedule.steps
+        memory.layer = self.layers[layer].index
+        return memory
 
     def _middle(self, where: Layer) -> int:
         return max(x.index for x in self.layers if x.transformer == where.transformer) // 2
@@ -211,9 +228,7 @@ class Session:
             _Call(step, branch, self.layers[layer], reason, kept, pairs, span.stop())
         )
 
-    def _measure(
-        self, where: Layer, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, scale: float
-    ) -> None:
+    def _measure(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, scale: float) -> None:
         span = Span(q.device)
         self.speed = attention_speed(q, k, v, layout, self.config, scale=scale)
         self.dense_kernel = self.dense_kernel or self.speed.dense_kernel

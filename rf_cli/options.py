@@ -1,6 +1,7 @@
 """Options shared by commands, declared once so that they read the same everywhere, and how their texts are read."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,13 @@ Sparsity = Annotated[
     typer.Option("--sparsity", "-s", help="Fraction of key blocks to skip, in [0, 1); 0 is dense."),
 ]
 Method = Annotated[str | None, typer.Option(help="How key blocks are chosen.")]
+Mass = Annotated[
+    float | None,
+    typer.Option(help="Keep this share of the predicted softmax mass instead of a fixed share."),
+]
+MethodOption = Annotated[
+    list[str] | None, typer.Option(help="A setting of the method, as in stride=8; repeatable.")
+]
 Order = Annotated[str | None, typer.Option(help="How tokens are grouped into blocks.")]
 Size = Annotated[str | None, typer.Option(help="Width x height in pixels, as in 832x480.")]
 Frames = Annotated[int | None, typer.Option(help="Frames of the video.")]
@@ -86,3 +94,29 @@ def read_layers(text: str) -> tuple[int, ...]:
         first = int(match[1])
         layers += range(first, int(match[2]) + 1) if match[2] else [first]
     return tuple(layers)
+
+
+def read_method_options(texts: Iterable[str]) -> dict[str, bool | int | float | str]:
+    """Options of a method from texts such as stride=8; the method checks names and types."""
+    options = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ConfigError(
+                f"--method-option must be name=value, got {text!r}",
+                hint="as in --method xattention --method-option stride=8",
+            )
+        options[name] = read_value(value)
+    return options
+
+
+def read_value(text: str) -> bool | int | float | str:
+    """true, false, a number, or else a word."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -74,9 +74,14 @@ def predictions(
 def needed(profile: "StepProfile", config: SparseConfig, render: Render) -> dict[str, float | None]:
     """Sparsity that brings each of `TARGETS` with the schedule of `config`, an estimate."""
     from rainfusion_core.order import token_order
+    from rainfusion_core.selectors import SELECTORS
+    from rainfusion_core.selectors.base import OWN
 
+    config = SELECTORS[config.method].complete(config)
+    # a method's own orders pin as many blocks as any
+    name = "compact" if config.order == OWN else config.order
     order = token_order(
-        profile.layout, name=config.order, block_size=config.block_size, sink=config.sink
+        profile.layout, name=name, block_size=config.block_size, sink=bool(config.sink)
     )
     ladder = [
         (each / 100, expected_density(order.blocks, order.pinned_blocks, replace(config, sparsity=each / 100)))

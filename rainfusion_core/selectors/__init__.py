@@ -1,13 +1,13 @@
 """Selectors: from queries and keys to `KeptBlocks`. One file each, one line here."""
 
 from rainfusion_core.registry import Registry
-from rainfusion_core.selectors.base import Selector
+from rainfusion_core.selectors.base import Call, Memory, Method
 
-__all__ = ["SELECTORS", "Selector"]
+__all__ = ["SELECTORS", "Call", "Memory", "Method"]
 
-SELECTORS: Registry[Selector] = Registry(
+SELECTORS: Registry[Method] = Registry(
     "selector",
     {
-        "rainfusion2": "rainfusion_core.selectors.rainfusion2:select",
+        "rainfusion2": "rainfusion_core.selectors.rainfusion2:METHOD",
     },
 )

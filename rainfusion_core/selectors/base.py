@@ -1,23 +1,161 @@
-"""The contract of a selector."""
+"""The contract of a method: how it orders the tokens, and how it chooses key blocks for query blocks."""
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.order import TokenOrder
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
+from rainfusion_core.layout import TokenLayout
+from rainfusion_core.order import TokenOrder, token_order
+
+OWN = "own"  # the order of a method that makes its orders itself
+Option = bool | int | float | str
 
 
-class Selector(Protocol):
-    """Chooses key blocks for every query block, from q and k that are already in `order`."""
+@dataclass
+class Memory:
+    """Where a call stands in the run, and what its method carries from step to step.
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        order: TokenOrder,
-        *,
-        sparsity: float,
-        budget: str = "paper",
-        key_lengths: Tensor | None = None,
-    ) -> KeptBlocks: ...
+    There is one for every layer, guidance branch and shape of a run, so a method may keep in
+    `found` whatever it likes, under names of its own.
+
+    Attributes:
+        step: denoising step, from 0.
+        steps: of the run; 0 while unknown.
+        layer: self-attention layer of its transformer, from 0.
+    """
+
+    step: int = 0
+    steps: int = 0
+    layer: int = 0
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention call, as a method sees it.
+
+    Attributes:
+        config: completed by `Method.complete`: nothing is left to the method in it.
+        scale: factor on the logits.
+        key_lengths: (batch,) int; keys from this place of the order on are padding, and must
+            never be chosen. None: there is no padding.
+    """
+
+    layout: TokenLayout
+    config: SparseConfig
+    scale: float
+    key_lengths: Tensor | None = None
+    memory: Memory = field(default_factory=Memory)
+
+    def option(self, name: str) -> Any:
+        """The value of one of the method's options."""
+        return self.config.options[name]
+
+
+Arrange = Callable[[Tensor, Tensor, Call], TokenOrder]
+Select = Callable[[Tensor, Tensor, TokenOrder, Call], KeptBlocks]
+Scores = Callable[[Tensor, Tensor, TokenOrder, Call], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method. What the user leaves open, it sets as its source does.
+
+    Attributes:
+        select: (q, k, order, call) -> kept blocks; q is (batch, heads, tokens, head_dim) and k
+            (batch, key_heads, tokens, head_dim), both already in `order`.
+        scores: (q, k, order, call) -> (batch, heads, query_blocks, key_blocks) float32, the
+            logarithm of the softmax mass that the method predicts for each pair, up to a constant
+            in each row. None for methods that score no pairs.
+        arrange: (q, k, call) -> order, with q and k in the model's order. None: an order by name.
+        order: name in `ORDERS`, or `OWN` with `arrange`.
+        sink: whether the first frame is pinned.
+        static: the kept blocks depend on layout and settings alone, so there is no mass target.
+        options: names of its options and their values where the user sets none.
+    """
+
+    select: Select
+    scores: Scores | None = None
+    arrange: Arrange | None = None
+    order: str = "compact"
+    sink: bool = False
+    static: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def complete(self, config: SparseConfig) -> SparseConfig:
+        """`config` with the order, the sink and the options that the user left to the method.
+
+        Raises:
+            ConfigError: the method does not take such an order, mass target or option value.
+            UnknownName: it has no such option.
+        """
+        self._check(config)
+        return replace(
+            config,
+            order=self.order if config.order == "auto" else config.order,
+            sink=self.sink if config.sink is None else config.sink,
+            options={**self.options, **config.options},
+        )
+
+    def ordered(self, q: Tensor, k: Tensor, call: Call) -> TokenOrder:
+        """The order of this call, on the device of `q`.
+
+        Raises:
+            UnsupportedLayout: q, k and the layout do not fit each other.
+        """
+        _check_shapes(q, k, call.layout)
+        if self.arrange is not None:
+            return self.arrange(q, k, call)
+        config = call.config
+        return token_order(
+            call.layout, name=config.order, block_size=config.block_size, sink=bool(config.sink)
+        ).on(q.device)
+
+    def _check(self, config: SparseConfig) -> None:
+        if config.order not in ("auto", self.order) and OWN in (config.order, self.order):
+            own = self.order == OWN
+            raise ConfigError(
+                f"method {config.method} {'orders' if own else 'does not order'} the tokens itself, "
+                f"order is {config.order!r}",
+                hint="leave the order out" if own else f"its own choice is {self.order!r}",
+            )
+        if self.static and config.mass is not None:
+            raise ConfigError(
+                f"method {config.method} predicts no mass, so it takes no mass target",
+                hint="set the sparsity instead",
+            )
+        for name, value in config.options.items():
+            if name not in self.options:
+                raise UnknownName(f"option of method {config.method}", name, self.options)
+            _check_option(name, value, self.options[name])
+
+
+def _check_shapes(q: Tensor, k: Tensor, layout: TokenLayout) -> None:
+    if q.shape[-2] != layout.tokens or k.shape[-2] != layout.tokens:
+        raise UnsupportedLayout(
+            f"the layout has {layout.tokens} tokens, got {q.shape[-2]} queries "
+            f"and {k.shape[-2]} keys",
+            hint="run this attention dense",
+        )
+    if q.shape[1] % k.shape[1]:
+        raise UnsupportedLayout(
+            f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads",
+            hint="run this attention dense",
+        )
+
+
+def _check_option(name: str, value: Option, default: Option) -> None:
+    """Refuse a value that is not of the default's type; a whole number is a float as well."""
+    kind = type(default)
+    fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if not fits and not (kind is float and type(value) is int):
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+        raise ConfigError(
+            f"method option {name} must be {names[kind]}, got {value!r}",
+            hint=f"where it is not given it is {default!r}",
+        )

@@ -18,7 +18,9 @@ def generate(
     prompt: options.Prompt,
     model: options.Model = "shapes",
     sparsity: options.Sparsity = None,
+    mass: options.Mass = None,
     method: options.Method = None,
+    method_option: options.MethodOption = None,
     order: options.Order = None,
     size: options.Size = None,
     frames: options.Frames = None,
@@ -42,8 +44,9 @@ def generate(
     """Render a video of what PROMPT says, with sparse attention, and write MP4 and record."""
     preset = presets.resolve(model)
     config = sparse_config(
-        preset, sparsity=sparsity, method=method, order=order, dense_steps=dense_steps,
-        dense_layers=dense_layers, kernel=kernel, strict=strict,
+        preset, sparsity=sparsity, mass=mass, method=method, method_option=method_option,
+        order=order, dense_steps=dense_steps, dense_layers=dense_layers, kernel=kernel,
+        strict=strict,
     )  # fmt: skip
     clip = clip_of(
         preset, prompt, size=size, frames=frames, steps=steps, guidance=guidance,
@@ -73,6 +76,8 @@ def sparse_config(preset: presets.Preset, **given: Any) -> SparseConfig:
         settings |= {"dense_steps": first, "dense_last_steps": last}
     if (text := given.pop("dense_layers")) is not None:
         settings["dense_layers"] = options.read_layers(text)
+    if (texts := given.pop("method_option", None)) is not None:
+        settings["options"] = options.read_method_options(texts)
     settings |= {key: value for key, value in given.items() if value is not None}
     return SparseConfig(**settings)
 
@@ -137,6 +142,7 @@ def _render(
 
     from rainfusion_core.pipeline import load
     from rainfusion_core.render import render
+    from rainfusion_core.selectors import SELECTORS
     from rainfusion_core.timing import peak_memory_bytes
     from rf_cli.record import record as record_of
 
@@ -158,7 +164,7 @@ def _render(
         **{key: value for key, value in vars(clip).items() if key != "extra"},
         **clip.extra,
         "fps": fps,
-        **vars(config),
+        **vars(SELECTORS[config.method].complete(config)),
     }
     record = record_of(settings, rendered.report, video=video, load_s=load_s, device=source.device)
     media.write_video(video, rendered.frames, fps=fps, settings=settings)

@@ -90,3 +90,18 @@ def test_file_names_of_arms_are_plain_and_unique():
     assert arms.unique(["sparsity 0.8, order raster", "a/b", "a b"]) == [
         "sparsity-0.8-order-raster", "a-b", "a-b-2",
     ]  # fmt: skip
+
+
+def test_a_variant_sets_mass_sink_and_options_of_the_method():
+    text = "method=rainfusion2,mass=0.9,sink=yes,options.parts=4,options.representative=max"
+    assert arms.read_variant(text) == {
+        "method": "rainfusion2", "mass": 0.9, "sink": True,
+        "options": {"parts": 4, "representative": "max"},
+    }  # fmt: skip
+    arm = made(variants=[text])[1]
+    assert arm.name.endswith("options parts=4+representative=max")
+
+
+def test_options_without_a_name_are_refused():
+    with pytest.raises(UnknownName, match="no setting of --variant is called 'options'"):
+        arms.read_variant("options=3")

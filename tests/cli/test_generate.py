@@ -24,6 +24,11 @@ def test_what_is_given_wins_over_the_preset():
     assert (given.dense_steps, given.dense_last_steps, given.dense_layers) == (3, 1, (0, -1))
 
 
+def test_method_options_reach_the_configuration():
+    assert config(WAN, method_option=["stride=8"]).options == {"stride": 8}
+    assert config(WAN).options == {}
+
+
 def test_a_clip_has_the_presets_values_where_nothing_is_given():
     clip = clip_of(WAN, PROMPT, size=None, seed=3, **NOTHING)
     assert (clip.width, clip.height, clip.frames, clip.steps, clip.guidance) == (

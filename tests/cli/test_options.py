@@ -40,3 +40,17 @@ def test_layers_are_numbers_and_ranges(text, layers):
 def test_other_layers_are_refused():
     with pytest.raises(ConfigError, match="--dense-layers must list layer numbers, got 'all'"):
         options.read_layers("all")
+
+
+def test_method_options_are_truth_numbers_or_words():
+    texts = ["stride=8", "share = 0.5", "kind=mean", "recall=true", "steps=10,30"]
+    assert options.read_method_options(texts) == {
+        "stride": 8, "share": 0.5, "kind": "mean", "recall": True, "steps": "10,30",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["stride", "=8", "stride=", ""])
+def test_other_method_options_are_refused(text):
+    with pytest.raises(ConfigError) as caught:
+        options.read_method_options([text])
+    assert str(caught.value) == f"--method-option must be name=value, got {text!r}"

@@ -29,3 +29,9 @@ def test_block_size_is_a_power_of_two(size):
 def test_unknown_budget_is_refused():
     with pytest.raises(UnknownName, match="no budget is called 'all'"):
         SparseConfig(budget="all")
+
+
+@pytest.mark.parametrize("mass", [0, 1, 90])
+def test_a_mass_outside_its_interval_is_refused(mass):
+    with pytest.raises(ConfigError, match=rf"mass must be in \(0, 1\), got {mass}"):
+        SparseConfig(mass=mass)

@@ -8,12 +8,13 @@ import pytest
 from rainfusion_core.adapters import ADAPTERS, ModelAdapter
 from rainfusion_core.kernels import KERNELS
 from rainfusion_core.kernels.base import Kernel
+from rainfusion_core.order import ORDERS
 from rainfusion_core.selectors import SELECTORS
-from rainfusion_core.selectors.base import Selector
+from rainfusion_core.selectors.base import OWN, Method
 
 ROOT = Path(__file__).parents[2]
 TABLES = [SELECTORS, KERNELS, ADAPTERS]
-CONTRACTS = {"selector": Selector, "kernel": Kernel}
+SELECT = ["q", "k", "order", "call"]
 ENTRIES = [
     pytest.param(table, name, id=f"{table.kind}-{name}") for table in TABLES for name in table
 ]
@@ -29,7 +30,14 @@ def test_entry_meets_its_contract(table, name):
     if table is ADAPTERS:
         assert isinstance(entry, ModelAdapter)
         return
-    wanted = [p for p in signature(CONTRACTS[table.kind].__call__).parameters if p != "self"]
+    if table is SELECTORS:
+        assert isinstance(entry, Method)
+        for function in filter(None, (entry.select, entry.scores)):
+            assert list(signature(function).parameters) == SELECT
+        assert (entry.order == OWN) == (entry.arrange is not None)
+        assert entry.order == OWN or entry.order in ORDERS
+        return
+    wanted = [p for p in signature(Kernel.__call__).parameters if p != "self"]
     assert list(signature(entry).parameters)[: len(wanted)] == wanted
     assert entry.__doc__
 

@@ -1,25 +1,21 @@
 """The selection, against hand-worked cases and a plain loop over rows in float64."""
 
-from inspect import signature
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.budget import BUDGETS, chosen_per_row, predicted_density
 from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.order import TokenOrder, token_order
-from rainfusion_core.selectors import SELECTORS, Selector
-from rainfusion_core.selectors.rainfusion2 import select
+from rainfusion_core.selectors import SELECTORS
+from tests import selecting
+from tests.selecting import call_of, kept_lists, one_number_keys, order_of, qk
 
-
-def order_of(*segments: LatentGrid | Text, block_size: int = 16, **options) -> TokenOrder:
-    return token_order(TokenLayout(segments), block_size=block_size, **options)
-
-
+select = partial(selecting.select, "rainfusion2")
 IMAGE = order_of(LatentGrid(1, 10, 16))
 ORDERS = [
     pytest.param(IMAGE, id="nothing-pinned"),
@@ -36,20 +32,6 @@ MINDIE = [
     pytest.param((2, 21, 32), id="mindie-rows-remain-2x21x32"),
     pytest.param((2, 24, 45), id="mindie-columns-remain-2x24x45"),
 ]
-
-
-def qk(order: TokenOrder, *, batch=2, heads=3, key_heads=None, dtype=torch.float32) -> list[Tensor]:
-    sizes = (batch, heads, order.tokens, 8), (batch, key_heads or heads, order.tokens, 8)
-    return [torch.randn(size).to(dtype) for size in sizes]
-
-
-def kept_lists(kept: KeptBlocks) -> list[list[list[list[int]]]]:
-    """Kept key blocks of every (batch, head, query block), as written in the index."""
-    rows = kept.index.flatten(0, -2).tolist(), kept.count.flatten().tolist()
-    lists = [row[:count] for row, count in zip(*rows, strict=True)]
-    _, heads, query_blocks = kept.count.shape
-    heads_of = [lists[i : i + query_blocks] for i in range(0, len(lists), query_blocks)]
-    return [heads_of[i : i + heads] for i in range(0, len(heads_of), heads)]
 
 
 def rows_by_hand(
@@ -81,12 +63,6 @@ def assert_as_by_hand(q, k, order, *, sparsity, budget, key_lengths=None):
             assert head == rows_by_hand(
                 q[b, h], k[b, h // group], order, chosen=chosen, budget=budget, keys=keys
             )
-
-
-def one_number_keys(values: list[float], block_size: int) -> list[Tensor]:
-    """q of ones and k whose block means are `values`; head_dim 1, so scores equal the values."""
-    k = torch.tensor(values).repeat_interleave(block_size).view(1, 1, -1, 1)
-    return [torch.ones_like(k), k]
 
 
 def test_a_row_keeps_its_best_key_blocks():
@@ -251,20 +227,15 @@ def test_nothing_is_saved_for_a_backward_pass():
     assert saved == []
 
 
-def test_the_table_finds_the_selector_and_it_meets_the_contract():
-    assert SELECTORS["rainfusion2"] is select
-    assert list(signature(select).parameters) == list(signature(Selector.__call__).parameters)[1:]
-
-
 def test_tokens_that_the_layout_does_not_explain_are_refused():
     q, k = torch.ones(2, 1, 1, 161, 8)
     with pytest.raises(UnsupportedLayout) as caught:
-        select(q, k[:, :, :160], IMAGE, sparsity=0.5)
+        SELECTORS["rainfusion2"].ordered(q, k[:, :, :160], call_of(IMAGE.layout))
     assert str(caught.value) == "the layout has 160 tokens, got 161 queries and 160 keys"
     assert caught.value.hint == "run this attention dense"
 
 
 def test_key_heads_that_do_not_divide_the_query_heads_are_refused():
     with pytest.raises(UnsupportedLayout) as caught:
-        select(*qk(IMAGE, heads=3, key_heads=2), IMAGE, sparsity=0.5)
+        SELECTORS["rainfusion2"].ordered(*qk(IMAGE, heads=3, key_heads=2), call_of(IMAGE.layout))
     assert str(caught.value) == "3 query heads cannot share 2 key heads"
