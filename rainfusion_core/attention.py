@@ -44,6 +44,6 @@ def sparse_attention(
     order = method.ordered(q, k, call)
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
-    _, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
+    _, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], kept.block_size)
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
     return order.unpermute(out), kept

@@ -68,7 +68,9 @@ class PhasedAttention:
         with self.timer.part(SELECT):
             self.kept = method.select(q, k, order, call)
         with self.timer.part(KERNEL):
-            self.kernel, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
+            self.kernel, kernel = choose_kernel(
+                config.kernel, q.device, q.dtype, q.shape[-1], self.kept.block_size
+            )
             out = kernel(q, k, v, self.kept, scale=call.scale, key_lengths=call.key_lengths)
         with self.timer.part(RESTORE):
             return order.unpermute(out)

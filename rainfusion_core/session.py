@@ -127,7 +127,9 @@ class Session:
         reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
         if reason is not None:
             return self._dense(layer, q, k, v, mask, scale, reason)
-        self.kernel, _ = choose_kernel(self.config.kernel, q.device, q.dtype, q.shape[-1])
+        self.kernel, _ = choose_kernel(
+            self.config.kernel, q.device, q.dtype, q.shape[-1], self.config.block_size
+        )
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):
             self._measure(q, k, v, layout, scale)
         memory = self._memory(layer, q)

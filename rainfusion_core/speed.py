@@ -47,7 +47,7 @@ def attention_speed(
             seconds = span.stop().seconds
             if run > 0:
                 times[name].append(seconds)
-    kernel, _ = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1])
+    kernel, _ = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], config.block_size)
     _, heads, tokens, head_dim = q.shape
     return AttentionSpeed(
         tokens=tokens,

@@ -37,10 +37,21 @@ def test_auto_takes_torch_on_a_cpu():
     assert choose_kernel("auto", CPU, *CALL) == ("torch-blocks", torch_blocks.attention)
 
 
-@pytest.mark.parametrize(("numbers", "name"), [((9, 0), "triton-blocks"), ((7, 5), "torch-blocks")])
-def test_auto_takes_triton_on_a_gpu_that_can(gpu, numbers, name):
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "block_size", "name"),
+    [
+        ((9, 0), torch.bfloat16, 128, "gluon-sm90"),
+        ((9, 0), torch.bfloat16, 64, "triton-blocks"),
+        ((9, 0), torch.float32, 128, "triton-blocks"),
+        ((8, 9), torch.bfloat16, 128, "triton-blocks"),
+        ((10, 0), torch.bfloat16, 128, "triton-blocks"),
+        ((7, 5), torch.bfloat16, 128, "torch-blocks"),
+    ],
+    ids=["hopper", "small-blocks", "float32", "ada", "blackwell", "turing"],
+)
+def test_auto_takes_the_fastest_that_runs_on_the_gpu(gpu, numbers, dtype, block_size, name):
     gpu(*numbers)
-    assert choose_kernel("auto", CUDA, *CALL)[0] == name
+    assert choose_kernel("auto", CUDA, dtype, 128, block_size)[0] == name
 
 
 def test_a_kernel_can_be_asked_for_by_name():
@@ -81,3 +92,33 @@ def test_without_triton_there_is_no_triton_kernel(monkeypatch: pytest.MonkeyPatc
 def test_reasons_on_a_gpu(gpu, numbers, dtype, head_dim, reason):
     gpu(*numbers)
     assert unavailable_reason("triton-blocks", CUDA, dtype, head_dim) == reason
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ((CPU, torch.float16, 64, 128), "it needs an NVIDIA GPU, the device is cpu"),
+        ((CUDA, torch.float32, 64, 128), "it does not compute in torch.float32"),
+        ((CUDA, torch.float16, 80, 128), "it needs a head_dim of 64, 96 or 128, got 80"),
+        ((CUDA, torch.float16, 64, 64), "it needs blocks of 128 tokens, got 64"),
+        ((CUDA, torch.bfloat16, 96, 128), None),
+    ],
+    ids=["cpu", "float32", "odd-head-dim", "small-blocks", "fits"],
+)
+def test_reasons_of_the_kernel_for_hopper(gpu, call, reason):
+    gpu(9, 0)
+    assert unavailable_reason("gluon-sm90", *call) == reason
+
+
+@pytest.mark.parametrize("numbers", [(8, 0), (9, 1), (10, 0), (12, 0)], ids=str)
+def test_other_gpus_never_see_the_kernel_for_hopper(gpu, numbers):
+    gpu(*numbers)
+    reason = f"it needs compute capability 9.0, this GPU has {numbers[0]}.{numbers[1]}"
+    assert unavailable_reason("gluon-sm90", CUDA, torch.float16, 128) == reason
+
+
+def test_the_kernel_for_hopper_needs_a_triton_that_has_its_language(gpu, monkeypatch):
+    gpu(9, 0)
+    monkeypatch.setattr(kernels, "_triton_version", lambda: (3, 5))
+    reason = unavailable_reason("gluon-sm90", CUDA, torch.float16, 128)
+    assert reason == "it needs triton 3.6 or higher"
