@@ -4,6 +4,9 @@ Three sources, best first: what the pipeline says through `cache_context`, the p
 timestep that the transformer is given.
 """
 
+import copy
+import functools
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +19,7 @@ class SchedulerWatch:
 
     Attributes:
         step: finished steps of the loop that runs.
+        copied: the pipeline runs copies of the scheduler, so `step` says nothing.
 
     Args:
         on_begin: called when a loop's timesteps are set.
@@ -28,23 +32,19 @@ class SchedulerWatch:
         on_begin: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self.scheduler, self.step = scheduler, 0
-        set_timesteps, step = scheduler.set_timesteps, scheduler.step
-
-        def counted_set_timesteps(*args: Any, **kwargs: Any) -> Any:
-            self.step = 0
-            result = set_timesteps(*args, **kwargs)
-            on_begin()
-            return result
-
-        def counted_step(*args: Any, **kwargs: Any) -> Any:
-            result = step(*args, **kwargs)
-            self.step += 1
-            on_step()
-            return result
-
+        self.scheduler, self.step, self.copied = scheduler, 0, False
+        self._on_begin, self._on_step = on_begin, on_step
         self._before = {name: scheduler.__dict__.get(name) for name in ("set_timesteps", "step")}
-        scheduler.set_timesteps, scheduler.step = counted_set_timesteps, counted_step
+        scheduler.set_timesteps = _Watched(self, scheduler.set_timesteps, self._begin)
+        scheduler.step = _Watched(self, scheduler.step, self._count)
+
+    def _begin(self) -> None:
+        self.step, self.copied = 0, False
+        self._on_begin()
+
+    def _count(self) -> None:
+        self.step += 1
+        self._on_step()
 
     @property
     def steps(self) -> int:
@@ -57,6 +57,29 @@ class SchedulerWatch:
                 self.scheduler.__dict__.pop(name, None)
             else:
                 setattr(self.scheduler, name, value)
+
+
+class _Watched:
+    """A method of a scheduler that tells the watch when it has run.
+
+    Its signature is the method's, because pipelines look there for what a scheduler can do.
+    """
+
+    def __init__(self, watch: SchedulerWatch, method: Any, after: Callable[[], None]) -> None:
+        self._watch, self._method, self._after = watch, method, after
+        functools.update_wrapper(self, method, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._method(*args, **kwargs)
+        self._after()
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the scheduler, as diffusion forcing makes one a frame, gets its own method."""
+        self._watch.copied = True
+        if isinstance(self._method, _Watched):
+            return copy.deepcopy(self._method, memo)
+        return types.MethodType(self._method.__func__, memo[id(self._watch.scheduler)])
 
 
 class LoopPosition:
@@ -93,15 +116,21 @@ class LoopPosition:
             return step, steps or 0
         if self._pipeline is not None:
             self._watch_scheduler()
-        if self._watch is not None:
+        if self._watch is not None and not self._watch.copied:
             return self._watch.step, self._watch.steps
-        return self._count_timesteps(arguments.get("timestep")), 0
+        timestep = getattr(self._pipeline, "_current_timestep", None)
+        if timestep is None:
+            timestep = arguments.get("timestep")
+        return self._count_timesteps(timestep), getattr(self._pipeline, "_num_timesteps", 0)
 
     def _count_timesteps(self, timestep: Any) -> int:
-        """A smaller timestep is the next step, a larger one a new run. Waits for the device."""
+        """A smaller timestep is the next step, a larger one a new run. Waits for the device.
+
+        Of a tensor the mean counts: with a timestep a frame, not every frame moves in every step.
+        """
         if timestep is None:
             return 0
-        now = float(timestep.max()) if hasattr(timestep, "max") else float(timestep)
+        now = float(timestep.double().mean()) if hasattr(timestep, "mean") else float(timestep)
         new_run = self._timestep is None or now > self._timestep
         step = 0 if new_run else self._counted + (now != self._timestep)
         self._timestep = now

@@ -55,6 +55,39 @@ def wan(*, two_stages: bool = False, expand_timesteps: bool = False):
     return pipeline
 
 
+def cogvideox(**changes):
+    """A CogVideoXPipeline: text and video in one sequence, both guidance branches in one batch."""
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    settings = dict(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4,
+        time_embed_dim=2, text_embed_dim=32, num_layers=2, sample_width=10, sample_height=6,
+        sample_frames=17, patch_size=2, temporal_compression_ratio=4, max_text_seq_length=16,
+        use_rotary_positional_embeddings=True,
+    )  # fmt: skip
+    encoder = T5Config(
+        vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4,
+        is_encoder_decoder=False, use_cache=False, decoder_start_token_id=0,
+    )  # fmt: skip
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2,
+    )  # fmt: skip
+    pipeline = CogVideoXPipeline(
+        tokenizer(), T5EncoderModel(encoder).eval(), vae.eval(),
+        CogVideoXTransformer3DModel(**settings | changes).eval(), CogVideoXDDIMScheduler(),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def run(pipeline, **changes) -> torch.Tensor:
     """(frames, 3, height, width) in [0, 1]; 17 frames of 64x96: a grid of 5 x 4 x 6."""
     settings = dict(

@@ -21,3 +21,7 @@ def test_without_text_there_is_no_text_segment():
 
 def test_fewer_tokens_than_the_grids_hold_are_not_explained():
     assert adapter("last").layout(GRIDS, 27) is None
+
+
+def test_a_call_whose_grids_are_unknown_is_not_taken_for_text():
+    assert adapter("first").layout((), 35) is None

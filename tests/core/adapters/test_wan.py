@@ -4,6 +4,30 @@ import torch
 
 from rainfusion_core.adapters.wan import WAN
 from rainfusion_core.layout import LatentGrid, TokenLayout
+from tests import pipelines
+from tests.core.adapters.contract import AdapterContract, Case
+
+
+def wan(layers=3, **changes):
+    """17 frames of 48x80: 5 latent frames, and 3 x 5 tokens in each."""
+    return Case(
+        make=lambda: pipelines.wan(**changes),
+        run=lambda pipeline: pipelines.run(pipeline, height=48, width=80, output_type="latent"),
+        layout=TokenLayout((LatentGrid(5, 3, 5),)),
+        layers=layers,
+    )
+
+
+CASES = {
+    "2.1-text-to-video": wan(),
+    "2.2-two-transformers": wan(layers=6, two_stages=True),
+    "2.2-5b-timestep-a-token": wan(expand_timesteps=True),
+}
+
+
+class TestContract(AdapterContract):
+    cases = CASES
+
 
 CONFIG = SimpleNamespace(patch_size=(1, 2, 2))
 
