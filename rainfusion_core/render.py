@@ -12,6 +12,7 @@ import torch
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.installation import install
+from rainfusion_core.interference import Interference
 from rainfusion_core.progress import SchedulerWatch
 from rainfusion_core.recording import Recorder
 from rainfusion_core.report import RenderReport, StageTimes
@@ -89,6 +90,7 @@ def render(
     device = pipeline._execution_device
     clock = _Clock(device)
     reset_peak_memory(device)
+    interference = Interference()
     with install(pipeline, config) as handle:
         handle.session.measures_speed = measure_speed and config.sparsity > 0
         handle.session.recorder = recorder
@@ -106,7 +108,7 @@ def render(
         decoding=clock.seconds.get("decode", 0.0),
         total=total,
     )
-    report = RenderReport(times, sparsity, peak_memory_bytes(device))
+    report = RenderReport(times, sparsity, peak_memory_bytes(device), interference.share())
     return Rendered(frames, report, _array(clock.given.get("decode")))
 
 

@@ -128,8 +128,13 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What one render measured."""
+    """What one render measured.
+
+    Attributes:
+        others: share of the cores that other programs used meanwhile, in [0, 1]; None if unknown.
+    """
 
     times: StageTimes
     sparsity: SparsityReport
     peak_memory_bytes: int
+    others: float | None = None

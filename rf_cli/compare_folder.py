@@ -146,6 +146,7 @@ def read_report(table: dict[str, Any]) -> RenderReport:
         StageTimes(**{**times, "steps": tuple(times["steps"])}),
         SparsityReport(**{**sparsity, "rows": rows, "speed": None}),
         table["peak_memory_bytes"],
+        table["others"],
     )
 
 

@@ -54,7 +54,7 @@ def video_entry(name: str, path: str, metrics: "ClipMetrics") -> dict[str, Any]:
 
 def _times(report: "RenderReport") -> dict[str, Any]:
     stages = {stage: getattr(report.times, stage) for stage in STAGES}
-    return {**stages, "steps": list(report.times.steps)}
+    return {**stages, "steps": list(report.times.steps), "others": report.others}
 
 
 def arm_entry(

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from rf_cli.console import of_others
+
 
 class Rows(NamedTuple):
     """A table without a look: the first column is text, the others are values."""
@@ -46,6 +48,9 @@ def _times(arms: list[dict[str, Any]], device: str) -> Rows:
     )
     if not device.startswith("cuda"):
         note += "; memory: the highest of the whole process until then"
+    runs = [run for arm in arms for clip in arm["clips"] for run in clip["runs"]]
+    if (others := of_others(run["others"] for run in runs)) is not None:
+        note += f"; {others}"
     rows = [
         (arm["name"], *(_time(arm, stage) for stage in ("total", "denoising", "attention")),
          f"{arm['peak_memory_bytes'] / 2**30:.2f} GiB")

@@ -65,4 +65,5 @@ def record(
         if speed is None
         else {**vars(speed), "speedup": speed.speedup, "measured_on": "one call of this run"},
         "peak_memory_bytes": report.peak_memory_bytes,
+        "others": report.others,
     }

@@ -177,6 +177,8 @@ def _show(record: dict[str, Any], *, verbose: bool) -> None:
     console.out.print(tables.sparsity(record))
     if (speedup := tables.speedup(record)) is not None:
         console.out.print(speedup)
+    if (others := console.of_others([record["others"]])) is not None:
+        console.warn(others)
     if verbose:
         console.out.print(tables.layers(record))
     console.out.print(f"wrote {record['video']}", highlight=False, soft_wrap=True)

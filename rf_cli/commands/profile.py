@@ -108,6 +108,8 @@ def _put_out(record: dict[str, Any], form: str, save: Path | None, chart: Path |
         sections.show(found, console.out)
     else:
         typer.echo(sections.text(record, found, form), nl=False)
+    if (others := console.of_others([record.get("others")])) is not None:
+        console.warn(others)
     if save is not None:
         saving.write(save, sections.text(record, found, SUFFIXES[save.suffix.lower()]).encode())
         console.note(f"wrote {save}")
@@ -206,6 +208,7 @@ def workload_of(job: _Job) -> "Workload":
 
 
 def _profiled(job: _Job, *, stages: bool, measure: bool) -> dict[str, Any]:
+    from rainfusion_core.interference import Interference
     from rainfusion_core.pipeline import is_available
     from rainfusion_core.profile import layers_that_fit, profile
     from rainfusion_core.real_weights import load_transformer
@@ -217,7 +220,7 @@ def _profiled(job: _Job, *, stages: bool, measure: bool) -> dict[str, Any]:
             hint=f"fetch them with: {job.source.fetch}; or leave --measure out",
         )
     work = workload_of(job)
-    transformer, cut = None, None
+    interference, transformer, cut = Interference(), None, None
     with live(quiet=False, memory_bytes=lambda: peak_memory_bytes(work.device)) as progress:
         if job.weights == "real":
             layers, cut = layers_that_fit(work)
@@ -233,7 +236,7 @@ def _profiled(job: _Job, *, stages: bool, measure: bool) -> dict[str, Any]:
 
             guesses = [_of_schedule(record["predictions"], config) for config in job.configs]
             record["measured"] = measured(job.source, job.clip, job.configs, guesses, progress)
-    return record
+    return {**record, "others": interference.share()}
 
 
 def _break_even(

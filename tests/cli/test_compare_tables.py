@@ -32,3 +32,10 @@ def test_several_clips_show_their_interval():
 
 def test_runs_of_numbers_are_joined():
     assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8" and ranges([]) == ""
+
+
+def test_times_measured_beside_other_programs_say_so():
+    comparison = comparisons.record()
+    assert "other programs" not in next(all_rows(comparison)).note
+    comparison["arms"][1]["clips"][0]["runs"][0]["others"] = 0.5
+    assert "other programs kept 50% of the processor busy" in next(all_rows(comparison)).note
