@@ -27,7 +27,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.kernels.row_plan import launch_order, row_tokens
+from rainfusion_core.kernels.row_plan import launch_order, row_tokens, rows_stride
 
 BLOCK_SIZE = 128
 
@@ -178,7 +178,7 @@ def _attend(
 def _forward(
     q_ptr, k_desc, v_desc, out_ptr, lse_ptr, rows_ptr, index_ptr, tokens_ptr, launch_ptr,
     q_stride_b, q_stride_h, q_stride_t, out_stride_b, out_stride_h, out_stride_t,
-    queries, width, heads, shared, scale,
+    rows_stride, queries, width, heads, shared, scale,
     HEAD_DIM: gl.constexpr, DIM: gl.constexpr, STAGES: gl.constexpr,
     GATHER: gl.constexpr, LSE: gl.constexpr, TURNS: gl.constexpr,
 ):  # fmt: skip
@@ -196,7 +196,7 @@ def _forward(
     lse_ptr += i_head * queries
     first = i_block * BLOCK
     if GATHER:
-        rows_ptr += first
+        rows_ptr += i_head * rows_stride + first
     else:
         q_ptr += first.to(gl.int64) * q_stride_t
         out_ptr += first.to(gl.int64) * out_stride_t
@@ -271,8 +271,8 @@ def attention(
     copies of k and v where they are not contiguous.
 
     Args:
-        rows: (queries,) int64, where each query, in the order of `kept`, lies in q, `lse` and the
-            output; None: in that order.
+        rows: (queries,) or (batch, heads, queries) int64, where each query, in the order of `kept`,
+            lies in q, `lse` and the output; None: in that order.
     """
     batch, heads, queries, head_dim = q.shape
     keys = k.shape[-2]
@@ -291,6 +291,7 @@ def attention(
         launch_order(tokens),
         *q.stride()[:3],
         *out.stride()[:3],
+        rows_stride(rows),
         queries,
         kept.index.shape[-1],
         heads,

@@ -51,3 +51,8 @@ def launch_order(tokens: Tensor) -> Tensor:
     sequence, so that neighbours read the same keys while the cache still holds them.
     """
     return tokens.argsort(dim=-1, descending=True, stable=True).to(torch.int32)
+
+
+def rows_stride(rows: Tensor | None) -> int:
+    """Elements from the rows of one head to those of the next; all heads share those of a vector."""
+    return 0 if rows is None or rows.dim() == 1 else rows.shape[-1]

@@ -50,9 +50,12 @@ def _triton(architecture: str, head_dim: int) -> tuple[Any, dict[str, Any]]:
 
     from rainfusion_core.kernels.triton_blocks import _forward, launch_options
 
-    options = launch_options(head_dim, 128, torch.bfloat16, architecture) | {"LSE": True}
-    types = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
-    types |= {"lse_ptr": "*fp32", "index_ptr": "*i32", "tokens_ptr": "*i32", "launch_ptr": "*i32"}
+    options = launch_options(head_dim, 128, torch.bfloat16, architecture)
+    options |= {"GATHER": True, "LSE": False}
+    tiles = f"tensordesc<bf16[1, {options['TILE']}, {options['PADDED_DIM']}]>"
+    keys = tiles if options["DESCRIPTORS"] else "*bf16"
+    types = {"q_ptr": "*bf16", "k": keys, "v": keys, "out_ptr": "*bf16", "lse_ptr": "*fp32"}
+    types |= {"rows_ptr": "*i64", "index_ptr": "*i32", "tokens_ptr": "*i32", "launch_ptr": "*i32"}
     return _source(ASTSource, _forward, types, options)
 
 

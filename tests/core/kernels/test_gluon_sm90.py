@@ -9,6 +9,7 @@ import torch
 from rainfusion_core.blocks import KeptBlocks, kept_from_mask
 from rainfusion_core.kernels import reference
 from tests.core.kernels.gluon_simulator import simulated
+from tests.core.kernels.rows import check_rows
 from tests.shapes import DEVICE, Shape, case
 
 gluon_sm90 = pytest.importorskip("rainfusion_core.kernels.gluon_sm90")
@@ -28,6 +29,10 @@ SHAPES = [
 def kernel():
     random.seed(0)
     return simulated(SOURCE)
+
+
+def test_takes_queries_from_where_they_lie_and_puts_the_output_there(kernel):
+    check_rows(kernel.attention, Shape(1, 2, 1, 300, 64, 128), torch.float16, 4e-3)
 
 
 def assert_matches(ours: torch.Tensor, expected: torch.Tensor) -> None:
@@ -53,23 +58,6 @@ def test_padding_and_lse(kernel):
     out = kernel.attention(q, k, v, kept, lse=ours, **settings)
     assert_matches(out, reference.attention(q, k, v, kept, lse=expected, **settings))
     torch.testing.assert_close(ours, expected, atol=4e-3, rtol=1e-3)
-
-
-def test_takes_queries_from_where_they_lie_and_puts_the_output_there(kernel):
-    shape = Shape(1, 2, 1, 300, 64, 128)
-    q, k, v = shape.qkv(torch.float16)
-    kept = shape.kept(0.7)
-    rows = torch.randperm(shape.tokens)
-    expected_lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-    expected = reference.attention(q, k, v, kept, lse=expected_lse)
-    # (batch, tokens, heads, head_dim) in memory, as models have it
-    scattered = torch.empty_like(q.transpose(1, 2).contiguous()).transpose(1, 2)
-    scattered[:, :, rows] = q
-    lse = torch.full_like(expected_lse, float("nan"))
-    out = kernel.attention(scattered, k, v, kept, lse=lse, rows=rows)
-    assert out.stride() == scattered.stride()
-    assert_matches(out[:, :, rows], expected)
-    torch.testing.assert_close(lse[..., rows], expected_lse, atol=4e-3, rtol=1e-3)
 
 
 def test_a_long_row_goes_around_the_ring_of_tiles(kernel):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rainfusion_core.kernels import reference
+from tests.core.kernels.rows import check_rows
 from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
 
 triton_blocks = pytest.importorskip("rainfusion_core.kernels.triton_blocks")
@@ -45,3 +46,26 @@ def test_large_logits_do_not_overflow():
     kept = shape.kept(0.5)
     expected = reference.attention(q * 100, k, v, kept)
     torch.testing.assert_close(triton_blocks.attention(q * 100, k, v, kept), expected)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[3], SHAPES[4], FULL_SIZE[2]])
+def test_takes_queries_from_where_they_lie_and_puts_the_output_there(shape: Shape, dtype):
+    check_rows(triton_blocks.attention, shape, dtype, TOLERANCES[dtype])
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="the interpreter alone takes any architecture")
+@pytest.mark.parametrize("shape", FULL_SIZE)
+def test_the_way_of_blackwell_matches_reference(monkeypatch, shape: Shape):
+    monkeypatch.setattr(triton_blocks, "_architecture", lambda device: "sm_100")
+    assert triton_blocks.launch_options(shape.head_dim, 128, torch.float16, "sm_100")["DESCRIPTORS"]
+    test_matches_reference(shape, 0.5, torch.float16)
+    check_rows(triton_blocks.attention, shape, torch.float16, 4e-3)
+
+
+def test_rows_may_keep_no_key_at_all():
+    shape = Shape(2, 1, 1, 40, 16, 16)
+    q, k, v = shape.qkv()
+    lengths = torch.tensor([0, 40], device=DEVICE)
+    out = triton_blocks.attention(q, k, v, shape.kept(1.0), key_lengths=lengths)
+    assert out[0].eq(0).all() and out[1].ne(0).any()
