@@ -149,7 +149,8 @@ def _serve(handle: Handle, name: str, transformer: nn.Module, pipeline: Any) -> 
     for index, (path, site) in enumerate(sites):
         session.layers.append(Layer(name, index, path))
         original = site.processor
-        site.processor = intercepted(original, handle._number, len(session.layers) - 1)
+        number = len(session.layers) - 1
+        site.processor = intercepted(original, handle._number, number, adapter.functions)
         handle._undo.append(partial(setattr, site, "processor", original))
         handle._sites.append((f"{name}.{path}", site))
     position = LoopPosition(transformer, pipeline)

@@ -13,12 +13,16 @@ import copy
 import functools
 import itertools
 import types
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from rainfusion_core.masks import KeyMask
 
 
 class Attend(Protocol):
@@ -34,7 +38,8 @@ class Attend(Protocol):
 _SESSIONS: WeakValueDictionary[int, Attend] = WeakValueDictionary()
 _numbers = itertools.count()
 _running: list[Tensor] = []  # layer tensors of the processors that are running, innermost last
-_subclasses: dict[type, type] = {}  # processor class -> its subclass
+_Functions = frozenset[tuple[str, Callable[..., Any]]]
+_subclasses: dict[tuple[type, _Functions], type] = {}
 
 
 def register(session: Attend) -> int:
@@ -44,10 +49,19 @@ def register(session: Attend) -> int:
     return number
 
 
-def intercepted(processor: Any, session_number: int, layer: int) -> Any:
-    """A copy of a processor that hands its self-attention to the session."""
+def intercepted(
+    processor: Any,
+    session_number: int,
+    layer: int,
+    functions: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+) -> Any:
+    """A copy of a processor that hands its self-attention to the session.
+
+    Args:
+        functions: what the processor finds in torch.nn.functional instead, by name.
+    """
     twin = copy.copy(processor)
-    twin.__class__ = _subclass(type(processor))
+    twin.__class__ = _subclass(type(processor), frozenset(functions.items()))
     # a tensor, not numbers: a compiled block is shared by all layers instead of compiled for each
     twin.rainfusion_layer = torch.tensor([session_number, layer])
     return twin
@@ -98,7 +112,7 @@ def _dispatch(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
+    attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -110,9 +124,12 @@ def _dispatch(
 ) -> Tensor:
     """Stands in for diffusers' `dispatch_attention_fn`; (batch, tokens, heads, head_dim)."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if isinstance(attn_mask, KeyMask):
+        attn_mask = attn_mask.row
     reason = _foreign(
         q, k, causal=is_causal, grouped_heads=enable_gqa, dropout=dropout_p > 0,
         context_parallel=parallel_config is not None,
+        sparse_already=attn_mask is not None and not isinstance(attn_mask, Tensor),
     )  # fmt: skip
     if reason is None:
         return _caught(q, k, v, attn_mask, scale).transpose(1, 2)
@@ -127,6 +144,9 @@ def _dispatch(
 
 class _Functional:
     """Stands in for the module `torch.nn.functional`, with its own attention."""
+
+    def __init__(self, functions: _Functions) -> None:
+        self.__dict__.update(functions)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(F, name)
@@ -153,9 +173,9 @@ class _Functional:
         )
 
 
-def _rebound(function: Any) -> types.FunctionType:
+def _rebound(function: Any, functions: _Functions) -> types.FunctionType:
     """The same code, seeing our attention under the names that it calls."""
-    names = {**function.__globals__, "F": _Functional()}
+    names = {**function.__globals__, "F": _Functional(functions)}
     if "dispatch_attention_fn" in names:
         names["dispatch_attention_fn"] = _dispatch
     # without a name, so that dynamo does not resolve globals through the real module again
@@ -167,9 +187,10 @@ def _rebound(function: Any) -> types.FunctionType:
     return twin
 
 
-def _subclass(base: type) -> type:
-    if base not in _subclasses:
-        rebound = _rebound(base.__call__)
+def _subclass(base: type, functions: _Functions) -> type:
+    key = base, functions
+    if key not in _subclasses:
+        rebound = _rebound(base.__call__, functions)
 
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
             _running.append(self.rainfusion_layer)
@@ -180,9 +201,9 @@ def _subclass(base: type) -> type:
 
         # Attention.forward drops every keyword that the processor's signature does not name
         functools.update_wrapper(__call__, base.__call__)
-        _subclasses[base] = type(f"RainFusion{base.__name__}", (base,), {"__call__": __call__})
-        _register_with_diffusers(base, _subclasses[base])
-    return _subclasses[base]
+        _subclasses[key] = type(f"RainFusion{base.__name__}", (base,), {"__call__": __call__})
+        _register_with_diffusers(base, _subclasses[key])
+    return _subclasses[key]
 
 
 def _register_with_diffusers(base: type, subclass: type) -> None:

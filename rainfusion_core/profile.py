@@ -237,7 +237,9 @@ def _installed(
     for name, module in model.named_modules():
         if adapter.self_attention.fullmatch(name) and hasattr(module, "processor"):
             before[module] = module.processor
-            module.processor = intercepted(module.processor, number, len(before) - 1)
+            module.processor = intercepted(
+                module.processor, number, len(before) - 1, adapter.functions
+            )
     try:
         yield attention
     finally:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
@@ -17,11 +17,13 @@ class ModelAdapter:
         grids: (transformer config, forward arguments by name) -> latent grids of this call, in
             the order in which they stand in the sequence; none if the arguments do not tell.
         text: where text tokens stand in the sequence that reaches the attention call.
+        functions: what its processors find in torch.nn.functional instead, by name.
     """
 
     self_attention: re.Pattern[str]
     grids: Callable[[Any, Mapping[str, Any]], tuple[LatentGrid, ...]]
     text: Literal["none", "first", "last"]
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def layout(self, grids: tuple[LatentGrid, ...], tokens: int) -> TokenLayout | None:
         """The layout of a call with `tokens` tokens, or None if the grids do not explain them."""

@@ -1,0 +1,21 @@
+"""Cosmos 1, 2 and 2.5 (diffusers `CosmosTransformer3DModel`): video tokens only.
+
+Text and image contexts enter through `attn2`, which stays dense. Checked against diffusers 0.42.1.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rainfusion_core.adapters.base import ModelAdapter, patchified
+from rainfusion_core.layout import LatentGrid
+
+
+def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
+    _, _, *sizes = arguments["hidden_states"].shape
+    return patchified(sizes, config.patch_size)
+
+
+COSMOS = ModelAdapter(
+    self_attention=re.compile(r"transformer_blocks\.\d+\.attn1"), grids=grids, text="none"
+)
