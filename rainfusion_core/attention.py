@@ -5,6 +5,7 @@ Source: RainFusion2.0, arXiv 2512.24086, section 3.
 
 from torch import Tensor
 
+from rainfusion_core import fused
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import choose_kernel
@@ -42,8 +43,10 @@ def sparse_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     call = Call(layout, method.complete(config), scale, key_lengths, memory or Memory())
     order = method.ordered(q, k, call)
+    name, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], order.block_size)
+    if fused.can_fuse(method, name, q.device):
+        return fused.attention(q, k, v, order, method, call, kernel)
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
-    _, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], kept.block_size)
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
     return order.unpermute(out), kept

@@ -1,5 +1,6 @@
 """Which key blocks are kept, given a score for every pair of blocks: a fixed share, or a share of the mass."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,8 @@ def keep(scores: Tensor, order: TokenOrder, call: "Call") -> KeptBlocks:
         chosen = chosen_per_row(
             order.blocks, order.pinned_blocks, sparsity=config.sparsity, budget=config.budget
         )
+        if _on_a_gpu(scores):
+            return keep_on_a_gpu(scores, order, call, chosen)
         best = scores.masked_fill_(dropped, float("-inf")).topk(chosen, dim=-1, sorted=False)
         mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best.indices, True)
         width = order.blocks if order.pinned_blocks else chosen
@@ -40,6 +43,25 @@ def keep(scores: Tensor, order: TokenOrder, call: "Call") -> KeptBlocks:
     if padding is not None:
         mask &= ~padding
     return kept_from_mask(mask, order.block_size, width)
+
+
+def _on_a_gpu(scores: Tensor) -> bool:
+    return scores.device.type == "cuda" and find_spec("triton") is not None
+
+
+def keep_on_a_gpu(scores: Tensor, order: TokenOrder, call: "Call", chosen: int) -> KeptBlocks:
+    """What `keep` does for a fixed share, in one pass; of equal scores the first are kept."""
+    from rainfusion_core.kernels.best_blocks import best_blocks
+
+    return best_blocks(
+        scores.contiguous(),
+        order.pinned,
+        chosen,
+        block_size=order.block_size,
+        drop_pinned=call.config.budget == "total",
+        width=order.blocks if order.pinned_blocks else chosen,
+        key_lengths=call.key_lengths,
+    )
 
 
 def padding_blocks(order: TokenOrder, key_lengths: Tensor | None) -> Tensor | None:

@@ -60,6 +60,7 @@ class Call:
 Arrange = Callable[[Tensor, Tensor, Call], TokenOrder]
 Select = Callable[[Tensor, Tensor, TokenOrder, Call], KeptBlocks]
 Scores = Callable[[Tensor, Tensor, TokenOrder, Call], Tensor]
+ScoresOfMeans = Callable[[Tensor, Tensor, Call], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,9 @@ class Method:
         scores: (q, k, order, call) -> (batch, heads, query_blocks, key_blocks) float32, the
             logarithm of the softmax mass that the method predicts for each pair, up to a constant
             in each row. None for methods that score no pairs.
+        scores_of_means: (q_means, k_means, call) -> `scores`, from the means of the blocks, for
+            methods that keep the best scores and need no more of q and k: on a GPU the means are
+            taken while the tokens are put in order. None for others.
         arrange: (q, k, call) -> order, with q and k in the model's order. None: an order by name.
         order: name in `ORDERS`, or `OWN` with `arrange`.
         sink: whether the first frame is pinned.
@@ -81,6 +85,7 @@ class Method:
 
     select: Select
     scores: Scores | None = None
+    scores_of_means: ScoresOfMeans | None = None
     arrange: Arrange | None = None
     order: str = "compact"
     sink: bool = False

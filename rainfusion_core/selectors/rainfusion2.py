@@ -23,11 +23,18 @@ def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
 
 def scores(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> Tensor:
     """(batch, heads, query_blocks, key_blocks) float32: mean query times mean key, scaled."""
-    key_means = block_means(k, order.block_size, call.key_lengths)
-    key_means = key_means.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    q_means = block_means(q, order.block_size)
+    return scores_of_means(q_means, block_means(k, order.block_size, call.key_lengths), call)
+
+
+def scores_of_means(q_means: Tensor, k_means: Tensor, call: Call) -> Tensor:
+    """Both (batch, heads or key_heads, blocks, head_dim) float32."""
+    k_means = k_means.repeat_interleave(q_means.shape[1] // k_means.shape[1], dim=1)
     # autocast would round the means to half precision
-    with torch.autocast(q.device.type, enabled=False):
-        return (block_means(q, order.block_size) * call.scale) @ key_means.mT
+    with torch.autocast(q_means.device.type, enabled=False):
+        return (q_means * call.scale) @ k_means.mT
 
 
-METHOD = Method(select=select, scores=scores, order="compact", sink=True)
+METHOD = Method(
+    select=select, scores=scores, scores_of_means=scores_of_means, order="compact", sink=True
+)
