@@ -180,6 +180,21 @@ def _rebound(function: Any, functions: _Functions) -> types.FunctionType:
         names["dispatch_attention_fn"] = _dispatch
     # without a name, so that dynamo does not resolve globals through the real module again
     del names["__name__"]
+    for name in function.__code__.co_names:
+        helper = function.__globals__.get(name)
+        if _attends(helper) and helper.__globals__ is function.__globals__:
+            names[name] = _seeing(helper, names)  # FLUX.2 has one for keys that it keeps
+    return _seeing(function, names)
+
+
+def _attends(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and (
+        "dispatch_attention_fn" in value.__code__.co_names
+    )
+
+
+def _seeing(function: types.FunctionType, names: dict[str, Any]) -> types.FunctionType:
+    """The same code with other globals."""
     twin = types.FunctionType(
         function.__code__, names, function.__name__, function.__defaults__, function.__closure__
     )

@@ -82,14 +82,6 @@ class AdapterContract:
         if "case" in metafunc.fixturenames:
             metafunc.parametrize("case", self.cases.values(), ids=list(self.cases))
 
-    @pytest.fixture(autouse=True)
-    def one_thread(self):
-        """Threads cost tiny tensors far more than they bring, above all on a busy machine."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
-
     def test_keeping_every_block_equals_dense_attention(self, case):
         dense = dense_output(case)
         # strict: a call that is not understood is an error

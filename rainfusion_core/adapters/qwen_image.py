@@ -1,0 +1,25 @@
+"""Qwen-Image (diffusers `QwenImageTransformer2DModel`): text to image, edit with any number of references, layers.
+
+Text first; every reference image and every layer is a grid of its own. Where prompts of a batch
+differ in length, the padding is masked.
+Checked against diffusers 0.42.1.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rainfusion_core.adapters.base import ModelAdapter
+from rainfusion_core.layout import LatentGrid
+
+
+def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
+    shapes = arguments["img_shapes"][0]  # of the first of the batch; all of them are alike
+    if not isinstance(shapes, list):  # one image, as the pipelines with a ControlNet have it
+        shapes = [shapes]
+    return tuple(LatentGrid(*shape) for shape in shapes)
+
+
+QWEN_IMAGE = ModelAdapter(
+    self_attention=re.compile(r"transformer_blocks\.\d+\.attn"), grids=grids, text="first"
+)
