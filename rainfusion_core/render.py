@@ -1,5 +1,6 @@
 """Renders one clip through a pipeline that the core is installed in, and measures every stage of it."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import ConfigError
 from rainfusion_core.installation import install
 from rainfusion_core.interference import Interference
 from rainfusion_core.progress import SchedulerWatch
@@ -23,7 +25,7 @@ Progress = Callable[[str, int, int], None]  # (stage, finished steps, steps)
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What is to be rendered; sizes in pixels, `frames` of the finished video."""
+    """What is to be rendered; sizes in pixels, `frames` of the finished video, 1 for an image."""
 
     prompt: str
     negative: str = ""
@@ -117,21 +119,46 @@ def _array(latents: torch.Tensor | None) -> np.ndarray | None:
 
 
 def _run(pipeline: Any, clip: Clip) -> np.ndarray:
-    # noise is drawn on the CPU, so that a seed means the same video on every device
-    generator = torch.Generator("cpu").manual_seed(clip.seed)
-    output = pipeline(
-        prompt=clip.prompt,
-        negative_prompt=clip.negative,
-        width=clip.width,
-        height=clip.height,
-        num_frames=clip.frames,
-        num_inference_steps=clip.steps,
-        guidance_scale=clip.guidance,
-        generator=generator,
-        output_type="np",
-        **clip.extra,
-    )
-    return np.asarray(output.frames[0], dtype=np.float32)
+    """(frames, height, width, 3) float32; an image is one frame."""
+    output = pipeline(**call_arguments(pipeline, clip), output_type="np")
+    frames = output.frames[0] if hasattr(output, "frames") else output.images[:1]
+    return np.asarray(frames, dtype=np.float32)
+
+
+def call_arguments(pipeline: Any, clip: Clip) -> dict[str, Any]:
+    """What the clip says, in the words of the pipeline: each names its arguments a little differently.
+
+    Image pipelines take no length. Where guidance is not distilled into the weights, those of
+    Qwen-Image and FLUX.1 call its strength `true_cfg_scale`.
+
+    Raises:
+        ConfigError: the pipeline has no word for something that the clip asks for.
+    """
+    name, taken = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
+    arguments: dict[str, Any] = {
+        "prompt": clip.prompt,
+        "width": clip.width,
+        "height": clip.height,
+        "num_inference_steps": clip.steps,
+        _guidance_name(pipeline, taken): clip.guidance,
+        # noise is drawn on the CPU, so that a seed means the same clip on every device
+        "generator": torch.Generator("cpu").manual_seed(clip.seed),
+    }
+    if "negative_prompt" in taken:
+        arguments["negative_prompt"] = clip.negative
+    elif clip.negative:
+        raise ConfigError(f"{name} takes no negative prompt", hint="leave --negative out")
+    if "num_frames" in taken:
+        arguments["num_frames"] = clip.frames
+    elif clip.frames != 1:
+        raise ConfigError(f"{name} makes one image, not {clip.frames} frames")
+    return arguments | dict(clip.extra)
+
+
+def _guidance_name(pipeline: Any, taken: Mapping[str, Any]) -> str:
+    config = getattr(getattr(pipeline, "transformer", None), "config", {})
+    real = "true_cfg_scale" in taken and not config.get("guidance_embeds", False)
+    return "true_cfg_scale" if real else "guidance_scale"
 
 
 @contextmanager

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from rainfusion_core import SparseConfig
-from rainfusion_core.render import Clip, render
-from tests import pipelines
+from rainfusion_core.errors import ConfigError
+from rainfusion_core.render import Clip, call_arguments, render
+from tests import image_pipelines, pipelines
 
 SPARSE = SparseConfig(sparsity=0.8, block_size=16, dense_steps=1)
 CLIP = Clip(
@@ -86,3 +87,43 @@ def test_the_final_latents_are_those_that_the_decoder_was_given(pipeline):
     first = render(pipeline, CLIP, SparseConfig(sparsity=0)).latents
     assert first.shape == (1, 16, 5, 8, 12) and first.dtype == np.float32
     assert not np.array_equal(first, render(pipeline, CLIP, SPARSE).latents)
+
+
+IMAGE = Clip(
+    prompt="a red circle", width=76, height=60, frames=1, steps=2, guidance=3.5, seed=0,
+    extra={"max_sequence_length": 11},
+)  # fmt: skip
+
+
+def test_an_image_is_one_frame_and_the_same_that_the_pipeline_makes():
+    pipeline = image_pipelines.flux()
+    rendered = render(pipeline, IMAGE, SparseConfig(sparsity=0))
+    image = pipeline(**call_arguments(pipeline, IMAGE), output_type="np").images
+    assert rendered.frames.shape == (1, 60, 76, 3) and rendered.frames.dtype == np.float32
+    np.testing.assert_allclose(rendered.frames, image, atol=1e-5, rtol=0)
+    times = rendered.report.times
+    assert len(times.steps) == 2 and times.text_encoding > 0 and times.decoding > 0
+
+
+def test_guidance_is_called_what_the_pipeline_calls_it():
+    from diffusers import WanPipeline
+
+    cases = {
+        image_pipelines.flux(): "guidance_scale",  # distilled
+        image_pipelines.flux(guidance_embeds=False): "true_cfg_scale",
+        image_pipelines.qwen(): "true_cfg_scale",
+        image_pipelines.flux2(): "guidance_scale",
+        pipelines.wan(): "guidance_scale",
+    }
+    for pipeline, name in cases.items():
+        clip = CLIP if isinstance(pipeline, WanPipeline) else IMAGE
+        arguments = call_arguments(pipeline, clip)
+        assert arguments[name] == clip.guidance
+        assert len({"guidance_scale", "true_cfg_scale"} & set(arguments)) == 1
+
+
+def test_what_a_pipeline_has_no_word_for_is_refused():
+    with pytest.raises(ConfigError, match="Flux2Pipeline takes no negative prompt"):
+        call_arguments(image_pipelines.flux2(), Clip(**{**vars(IMAGE), "negative": "blue"}))
+    with pytest.raises(ConfigError, match="FluxPipeline makes one image, not 17 frames"):
+        call_arguments(image_pipelines.flux(), Clip(**{**vars(IMAGE), "frames": 17}))
