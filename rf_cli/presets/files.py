@@ -98,7 +98,18 @@ def _with_base(path: Path, table: dict[str, Any], inside: tuple[str, ...]) -> di
         others = ", ".join(sorted(set(known) - {path.stem, *inside}))
         raise ConfigError(f"{path.name}: base must be one of {others}, got {base!r}")
     below = _with_base(known[base], _table(known[base]), (*inside, path.stem))
-    return _laid_over(below, table)
+    return _sourced(_laid_over(below, table), table, path.name)
+
+
+def _sourced(result: dict[str, Any], above: Mapping[str, Any], here: str) -> dict[str, Any]:
+    """The source of what a preset changes is never that of its base."""
+    told = above.get("sources", {})
+    sources = dict(result.get("sources", {}))
+    for key, value in above.items():
+        inner = value if isinstance(value, dict) and key not in ("tasks", "sources") else {}
+        for name in [f"{key}.{each}" for each in inner] or [key]:
+            sources[name] = told.get(name) or told.get(key) or here
+    return {**result, "sources": sources}
 
 
 def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

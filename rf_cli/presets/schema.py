@@ -35,6 +35,7 @@ class Model(Table):
         variant: of the weight files, as in "bf16".
         gated: the hub gives the weights out only after their licence is accepted there.
         requires: packages that the pipeline needs and rf does not bring.
+        vae_tiling: decode in tiles from the start, where whole frames take too much memory.
     """
 
     location: str
@@ -44,6 +45,7 @@ class Model(Table):
     component_dtypes: dict[str, Dtype] = Field(default_factory=dict)
     gated: bool = False
     requires: list[str] = Field(default_factory=list)
+    vae_tiling: bool = False
 
 
 class Component(Table):
@@ -131,7 +133,9 @@ class Preset(Table):
     """One model with its defaults.
 
     Attributes:
-        parameters: of the transformer; of one where there are two.
+        parameters: of the transformer, counted; of one where there are two.
+        published: the size in the words of its authors, as in "14B"; such names are rounded, or
+            leave parts out.
         memory: what the source says about the memory that a render takes.
         tasks: what the model does -> pipeline class of diffusers; the first is the default.
         call: further arguments of the pipeline.
@@ -143,6 +147,7 @@ class Preset(Table):
     aliases: list[str] = Field(default_factory=list)
     licence: str
     parameters: AtLeastOne
+    published: str = ""
     memory: str = ""
     model: Model
     tasks: dict[Task, str]

@@ -74,3 +74,14 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="it is not UTF-8 text"):
         presets.read(tmp_path / "bytes.toml")
+
+
+def test_what_a_preset_changes_has_not_the_source_of_its_base(folder):
+    (folder / "mine.toml").write_text(
+        'base = "wan2.1-1.3b"\n[sampling]\nsteps = 9\nguidance = 3.0\n'
+        '[sources]\n"sampling.guidance" = "tried out"\n'
+    )
+    mine, base = presets.load("mine"), presets.load("wan2.1-1.3b")
+    assert mine.source("sampling.steps") == "mine.toml"
+    assert mine.source("sampling.guidance") == "tried out"
+    assert mine.source("sampling.negative") == base.source("sampling.negative") != ""
