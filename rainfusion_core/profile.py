@@ -24,6 +24,11 @@ from rainfusion_core.timing import synchronize
 
 MOST_REPEATS = 5
 SMALL_MODEL_LAYERS, SAMPLE_LAYERS = 8, 2
+# settings that count layers; where a model has two kinds, both are in proportion in a sample
+LAYER_COUNTS = ("num_layers", "num_single_layers", "num_visual_blocks")
+LAYER_LISTS = ("vace_layers",)  # layers that stand beside others, by the numbers of those
+# these are given tokens: the pipeline has joined 2 x 2 latents into one
+PACKED = ("FluxTransformer2DModel", "Flux2Transformer2DModel", "QwenImageTransformer2DModel")
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,19 +51,59 @@ class Architecture:
         return {**defaults, **self.config}
 
     @property
+    def kinds(self) -> dict[str, int]:
+        """Setting -> layers of that kind, in the order in which they run."""
+        settings = self.settings()
+        counts = {name: settings[name] for name in LAYER_COUNTS if settings.get(name)}
+        lists = {name: len(settings[name]) for name in LAYER_LISTS if settings.get(name)}
+        return counts | lists
+
+    @property
     def layers(self) -> int:
-        return int(self.settings()["num_layers"])
+        return sum(self.kinds.values())
+
+    @property
+    def sample(self) -> int:
+        """Layers that stand for all: of a model with two kinds, one of the rarer and its share."""
+        rarest = min(self.kinds.values())
+        whole = sum(round(count / rarest) for count in self.kinds.values())
+        return max(SAMPLE_LAYERS, whole)
 
     @property
     def heads(self) -> int:
-        return int(self.settings()["num_attention_heads"])
+        settings = self.settings()
+        if "axes_dims" in settings:  # Kandinsky names widths instead
+            return int(settings["model_dim"]) // sum(settings["axes_dims"])
+        return int(settings["num_attention_heads"])
 
     @property
     def head_dim(self) -> int:
-        return int(self.settings()["attention_head_dim"])
+        settings = self.settings()
+        return int(settings.get("attention_head_dim") or sum(settings["axes_dims"]))
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Latent frames, rows and columns that one token covers."""
+        if self.class_name in PACKED:
+            return 1, 1, 1
+        settings = self.settings()
+        size = settings["patch_size"]
+        if isinstance(size, int):
+            return settings.get("patch_size_t") or 1, size, size
+        return tuple(size)
 
     def with_layers(self, layers: int) -> "Architecture":
-        return replace(self, config={**self.config, "num_layers": layers})
+        """The same with fewer layers, each kind in proportion and at least one of each."""
+        kinds, total = self.kinds, self.layers
+        counts: dict[str, Any] = {}
+        rest = layers
+        for number, (name, count) in enumerate(kinds.items()):
+            after = len(kinds) - number - 1
+            share = rest if not after else round(layers * count / total)
+            counts[name] = min(max(1, share), max(1, rest - after))
+            rest -= counts[name]
+        counts |= {name: list(range(counts[name])) for name in LAYER_LISTS if name in counts}
+        return replace(self, config={**self.config, **counts})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,17 +196,21 @@ def layers_that_fit(work: Workload) -> tuple[int, str | None]:
         ConfigError: not even one layer fits, or a number of layers that the model does not have.
     """
     model = work.architecture
-    default = model.layers if model.layers <= SMALL_MODEL_LAYERS else SAMPLE_LAYERS
+    default = model.layers if model.layers <= SMALL_MODEL_LAYERS else model.sample
     asked = default if work.layers is None else work.layers
-    if not 1 <= asked <= model.layers:
-        raise ConfigError(f"layers must be in [1, {model.layers}], got {asked}")
-    one, two = (parameter_count(model.class_name, model.with_layers(n).config) for n in (1, 2))
+    least = len(model.kinds)
+    if not least <= asked <= model.layers:
+        raise ConfigError(f"layers must be in [{least}, {model.layers}], got {asked}")
+    # of a model with two kinds the second one is counted as if it were as large as the first
+    one, two = (
+        parameter_count(model.class_name, model.with_layers(n).config) for n in (least, least + 1)
+    )
     width, itemsize = model.heads * model.head_dim, work.dtype.itemsize
     ffn_dim = int(model.settings().get("ffn_dim") or 4 * width)
     layers = fitting_layers(
         asked,
         layer_bytes=(two - one) * itemsize,
-        other_bytes=(2 * one - two) * itemsize
+        other_bytes=(one - least * (two - one)) * itemsize
         + activation_bytes(work.tokens, width, ffn_dim, itemsize),
         free=free_bytes(work.device),
         what=f"{work.tokens} tokens on {work.device}",

@@ -194,7 +194,7 @@ def workload_of(job: _Job) -> "Workload":
 
     architecture, clip = architecture_of(job.preset), job.clip
     grid = job.preset.video.grid(clip.width, clip.height, clip.frames)
-    patch = architecture.settings()["patch_size"]
+    patch = architecture.patch
     latent_frames, height, width = (size * side for size, side in zip(grid, patch, strict=True))
     return Workload(
         architecture=architecture,

@@ -113,3 +113,46 @@ def test_progress_counts_every_pass():
 def test_defaults_of_the_class_fill_what_the_architecture_leaves_out():
     wan = Architecture(class_name="WanTransformer3DModel", config={"num_layers": 30})
     assert (wan.layers, wan.heads, wan.head_dim) == (30, 40, 128)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "sample", "kinds"),
+    [
+        ("WanTransformer3DModel", {"num_layers": 30}, 2, {"num_layers": 2}),
+        (
+            "HunyuanVideoTransformer3DModel",
+            {"num_layers": 20, "num_single_layers": 40},
+            3,
+            {"num_layers": 1, "num_single_layers": 2},
+        ),
+        (
+            "WanVACETransformer3DModel",
+            {"num_layers": 40, "vace_layers": [0, 5, 10, 15, 20, 25, 30, 35]},
+            6,
+            {"num_layers": 5, "vace_layers": 1},
+        ),
+        (
+            "Kandinsky5Transformer3DModel",
+            {"num_visual_blocks": 32, "axes_dims": (16, 24, 24), "model_dim": 1792},
+            2,
+            {"num_visual_blocks": 2},
+        ),
+    ],
+)
+def test_a_sample_has_each_kind_of_layer_in_proportion(class_name, config, sample, kinds):
+    model = Architecture(class_name=class_name, config=config)
+    assert model.sample == sample
+    assert model.with_layers(sample).kinds == kinds
+    assert model.with_layers(model.layers).kinds == model.kinds
+
+
+def test_heads_and_patches_are_read_from_each_familys_settings():
+    kandinsky = Architecture(
+        class_name="Kandinsky5Transformer3DModel",
+        config={"axes_dims": (16, 24, 24), "model_dim": 1792, "patch_size": (1, 2, 2)},
+    )
+    assert (kandinsky.heads, kandinsky.head_dim, kandinsky.patch) == (28, 64, (1, 2, 2))
+    joins_frames = {"patch_size": 2, "patch_size_t": 2}
+    cog = Architecture(class_name="CogVideoXTransformer3DModel", config=joins_frames)
+    assert cog.patch == (2, 2, 2)
+    assert Architecture(class_name="QwenImageTransformer2DModel", config={}).patch == (1, 1, 1)
