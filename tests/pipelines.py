@@ -34,11 +34,10 @@ def wan_transformer(layers: int = 3, **changes):
     return WanTransformer3DModel(**settings | changes).eval()
 
 
-def wan(*, two_stages: bool = False, expand_timesteps: bool = False):
-    """A WanPipeline: Wan 2.1, Wan 2.2 with two transformers, or Wan 2.2 5B with a timestep a token."""
-    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+def wan_parts() -> tuple:
+    """Tokenizer, text encoder, VAE and scheduler of Wan."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
 
-    torch.manual_seed(0)
     vae = AutoencoderKLWan(
         base_dim=8, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
         temperal_downsample=[False, True, True],
@@ -46,8 +45,16 @@ def wan(*, two_stages: bool = False, expand_timesteps: bool = False):
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
+    return tokenizer(), text_encoder(), vae.eval(), scheduler
+
+
+def wan(*, two_stages: bool = False, expand_timesteps: bool = False):
+    """A WanPipeline: Wan 2.1, Wan 2.2 with two transformers, or Wan 2.2 5B with a timestep a token."""
+    from diffusers import WanPipeline
+
+    torch.manual_seed(0)
     pipeline = WanPipeline(
-        tokenizer(), text_encoder(), vae.eval(), scheduler, wan_transformer(),
+        *wan_parts(), wan_transformer(),
         transformer_2=wan_transformer() if two_stages else None,
         boundary_ratio=0.875 if two_stages else None, expand_timesteps=expand_timesteps,
     )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Image to video, first and last frame, control by VACE, and characters by Wan-Animate."""
+
+import torch
+from PIL import Image
+
+from rainfusion_core.layout import LatentGrid, TokenLayout
+from tests import pipelines
+from tests.core.adapters.contract import AdapterContract, Case
+
+VIDEO = TokenLayout((LatentGrid(5, 3, 5),))  # 17 frames of 48x80
+RED, BLUE = (Image.new("RGB", (80, 48), colour) for colour in ("red", "blue"))
+
+
+def run(pipeline, **changes):
+    settings = dict(height=48, width=80, output_type="latent")
+    return pipelines.run(pipeline, **settings | changes)
+
+
+def image_parts():
+    """Image processor and image encoder: five tokens an image."""
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        image_size=4, patch_size=2,
+    )  # fmt: skip
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 4}, crop_size={"height": 4, "width": 4}
+    )
+    return processor, CLIPVisionModel(config).eval()
+
+
+def image_to_video(*, two_stages=False, expand_timesteps=False, last_image=None, **changes):
+    """A WanImageToVideoPipeline; with `image_dim` the image enters through `attn2` too."""
+    from diffusers import WanImageToVideoPipeline
+
+    def transformer():
+        # 5B writes the image into the first frame, the others add channels for it
+        return pipelines.wan_transformer(in_channels=16 if expand_timesteps else 36, **changes)
+
+    def make():
+        pipeline = WanImageToVideoPipeline(
+            *pipelines.wan_parts(),
+            *image_parts(),
+            transformer=transformer(),
+            transformer_2=transformer() if two_stages else None,
+            boundary_ratio=0.9 if two_stages else None,
+            expand_timesteps=expand_timesteps,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    return Case(
+        make=make,
+        run=lambda pipeline: run(
+            pipeline, image=RED, last_image=last_image, num_inference_steps=3
+        ),
+        layout=VIDEO,
+        layers=6 if two_stages else 3,
+    )  # fmt: skip
+
+
+def vace():
+    """A WanVACEPipeline: two of its three layers have a block for the control video beside them."""
+    from diffusers import WanVACEPipeline, WanVACETransformer3DModel
+
+    transformer = WanVACETransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, text_dim=32, freq_dim=32, ffn_dim=64,
+        num_layers=3, rope_max_seq_len=64, vace_layers=[0, 2], vace_in_channels=96,
+    ).eval()  # fmt: skip
+    for bias in transformer.vace_patch_embedding.parameters():
+        torch.nn.init.normal_(bias, std=0.1)
+    pipeline = WanVACEPipeline(*pipelines.wan_parts(), transformer=transformer)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def vace_case(frames, **given):
+    return Case(
+        make=vace,
+        run=lambda pipeline: run(pipeline, **given),
+        layout=TokenLayout((LatentGrid(frames, 3, 5),)),
+        layers=3 + 2,
+    )
+
+
+def animate():
+    from diffusers import WanAnimateTransformer3DModel
+
+    return WanAnimateTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=12, latent_channels=4,
+        out_channels=4, text_dim=32, freq_dim=32, ffn_dim=64, num_layers=2, image_dim=8,
+        rope_max_seq_len=64, motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8},
+        motion_encoder_size=16, motion_style_dim=8, motion_dim=4, motion_encoder_dim=8,
+        face_encoder_hidden_dim=16, face_encoder_num_heads=2, inject_face_latents_blocks=2,
+    ).eval()  # fmt: skip
+
+
+def run_animate(transformer):
+    """One step of both branches; the first of six latent frames is the character's picture."""
+    noise = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 12, 6, 6, 10, generator=noise)
+    pose = torch.randn(1, 4, 5, 6, 10, generator=noise)
+    face = torch.randn(1, 3, 17, 16, 16, generator=noise)
+    outputs = []
+    for branch in ("cond", "uncond"):
+        text = torch.randn(1, 4, 32, generator=noise)
+        with transformer.cache_context(branch):
+            outputs += transformer(
+                hidden_states=latents, timestep=torch.tensor([500]), encoder_hidden_states=text,
+                encoder_hidden_states_image=torch.ones(1, 5, 8), pose_hidden_states=pose,
+                face_pixel_values=face, return_dict=False,
+            )  # fmt: skip
+    return torch.stack(outputs)
+
+
+CASES = {
+    "2.1-image-to-video": image_to_video(image_dim=8, added_kv_proj_dim=32),
+    "2.1-first-and-last-frame": image_to_video(
+        last_image=BLUE, image_dim=8, added_kv_proj_dim=32, pos_embed_seq_len=10
+    ),
+    "2.2-image-to-video": image_to_video(two_stages=True),
+    "2.2-5b-image-to-video": image_to_video(expand_timesteps=True),
+    "vace": vace_case(5, video=[RED] * 17, mask=[Image.new("L", (80, 48), 255)] * 17),
+    "vace-reference-image": vace_case(6, reference_images=[BLUE]),
+    "animate": Case(
+        make=animate, run=run_animate, layout=TokenLayout((LatentGrid(6, 3, 5),)), layers=2
+    ),
+}
+
+
+class TestContract(AdapterContract):
+    cases = CASES
