@@ -58,11 +58,13 @@ def key_lengths_of(
     if refusal is not None:
         return None, refusal
     video, text = _split(valid, layout)
-    if not bool(video.all()):
-        return None, "the mask hides video tokens"
     lengths = video.shape[-1] + text.sum(-1)
     prefix = torch.arange(text.shape[-1], device=text.device) < text.sum(-1, keepdim=True)
-    if not torch.equal(prefix, text):
+    # one copy to the host instead of two
+    whole_video, text_first = torch.stack([video.all(), (prefix == text).all()]).tolist()
+    if not whole_video:
+        return None, "the mask hides video tokens"
+    if not text_first:
         return None, "the mask hides text before text that it shows"
     return lengths.expand(batch), None
 

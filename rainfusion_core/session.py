@@ -1,5 +1,6 @@
 """The state of one generation: where the denoising loop is, what each call did, and what that adds up to."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
-from rainfusion_core.layout import LatentGrid, TokenLayout
+from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.masks import key_lengths_of
 from rainfusion_core.recording import CapturedCall, Recorder
 from rainfusion_core.report import AttentionSpeed, CallRow, SparsityReport
@@ -54,6 +55,9 @@ class _Forward:
     branch: str
     schedule: Schedule
     layouts: dict[int, TokenLayout | None] = field(default_factory=dict)
+    calls: Counter[int] = field(default_factory=Counter)
+    mask: Tensor | None = None
+    understood: tuple[Tensor | None, str | None] = (None, None)
 
 
 @dataclass
@@ -111,7 +115,7 @@ class Session:
             mask: as diffusers passes it; padding masks are understood, others run dense.
         """
         layout = self._layout(q.shape[-2])
-        lengths, refusal = key_lengths_of(mask, layout, batch=q.shape[0])
+        lengths, refusal = self._key_lengths(mask, layout, q.shape[0])
         refusal = "the grids do not explain the tokens" if layout is None else refusal
         if refusal is not None:
             return self._fall_back(layer, q, k, v, mask, scale, refusal)
@@ -126,6 +130,7 @@ class Session:
             )
         reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
         if reason is not None:
+            k, v, mask = _without_padding(k, v, mask, lengths, layout)
             return self._dense(layer, q, k, v, mask, scale, reason)
         self.kernel, _ = choose_kernel(
             self.config.kernel, q.device, q.dtype, q.shape[-1], self.config.block_size
@@ -177,11 +182,25 @@ class Session:
             forward.layouts[tokens] = forward.adapter.layout(forward.grids, tokens)
         return forward.layouts[tokens]
 
+    def _key_lengths(
+        self, mask: Tensor | None, layout: TokenLayout | None, batch: int
+    ) -> tuple[Tensor | None, str | None]:
+        """What a mask says. The layers of a forward pass share one, so it is read once."""
+        forward = self._forward
+        if forward is None or mask is None or layout is None:
+            return None, None
+        if forward.mask is not mask:
+            forward.mask = mask
+            forward.understood = key_lengths_of(mask, layout, batch=batch)
+        return forward.understood
+
     def _memory(self, layer: int, q: Tensor) -> Memory:
         """What this layer remembers of earlier steps of this guidance branch."""
         assert self._forward is not None
         forward = self._forward
-        memory = self._memories.setdefault((layer, forward.branch, tuple(q.shape)), Memory())
+        forward.calls[layer] += 1  # Mochi calls once for every batch item
+        key = (layer, forward.branch, forward.calls[layer], tuple(q.shape))
+        memory = self._memories.setdefault(key, Memory())
         memory.step, memory.steps = forward.step, forward.schedule.steps
         memory.layer = self.layers[layer].index
         return memory
@@ -235,3 +254,15 @@ class Session:
         self.speed = attention_speed(q, k, v, layout, self.config, scale=scale)
         self.dense_kernel = self.dense_kernel or self.speed.dense_kernel
         self.speed_seconds += span.stop().seconds
+
+
+def _without_padding(
+    k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None, layout: TokenLayout
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys and values cut where the padding begins, if that is one place: flash takes no mask."""
+    if lengths is None or not isinstance(layout.segments[-1], Text):
+        return k, v, mask
+    shortest, longest = torch.stack([lengths.min(), lengths.max()]).tolist()
+    if shortest < longest:
+        return k, v, mask
+    return k[..., :longest, :], v[..., :longest, :], None

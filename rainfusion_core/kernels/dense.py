@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from rainfusion_core.blocks import dense_blocks
+from rainfusion_core.blocks import KeptBlocks, dense_blocks
 from rainfusion_core.errors import KernelUnavailable, UnknownName
 from rainfusion_core.kernels import torch_blocks
 from rainfusion_core.kernels.cpu_blocks import multiplies_bfloat16
@@ -33,6 +33,14 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> T
     size = 128
     batch, heads, tokens, _ = q.shape
     kept = dense_blocks(batch, heads, -(-tokens // size), block_size=size, device=q.device)
+    if k.shape[-2] < tokens:  # the padding was cut off
+        key_blocks = -(-k.shape[-2] // size)
+        kept = KeptBlocks(
+            kept.index[..., :key_blocks].contiguous(),
+            kept.count.clamp(max=key_blocks),
+            key_blocks,
+            size,
+        )
     return torch_blocks.attention(q, k, v, kept, scale=scale)
 
 

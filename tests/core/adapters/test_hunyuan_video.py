@@ -1,7 +1,9 @@
+import pytest
 import torch
 
+from rainfusion_core import SparseConfig, install, session
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from tests.core.adapters.contract import AdapterContract, Case
+from tests.core.adapters.contract import SMALL, AdapterContract, Case
 
 GRID, TEXT = LatentGrid(5, 3, 5), 40
 
@@ -66,3 +68,40 @@ CASES = {
 
 class TestContract(AdapterContract):
     cases = CASES
+
+
+@pytest.fixture
+def pipeline():
+    torch.manual_seed(0)
+    return hunyuan_video()
+
+
+@pytest.mark.parametrize("dense_kernel", ["sdpa", "blocks"])
+def test_a_dense_call_leaves_the_padding_out_instead_of_masking_it(pipeline, dense_kernel):
+    one_prompt = dict(prompts=(21,), negative=(40,))
+    dense = run(pipeline, **one_prompt)
+    config = SparseConfig(**{**SMALL, "sparsity": 0, "dense_kernel": dense_kernel})
+    with install(pipeline, config) as handle:
+        ours = run(pipeline, **one_prompt)
+        # a call with a mask would have to go to torch, whatever was asked for
+        assert handle.report().dense_kernel == dense_kernel
+    torch.testing.assert_close(ours, dense, atol=1e-5, rtol=0)
+
+
+def test_prompts_of_different_length_run_dense_with_their_mask(pipeline):
+    dense = run(pipeline)
+    with install(pipeline, SparseConfig(**{**SMALL, "sparsity": 0})) as handle:
+        ours = run(pipeline)
+        assert handle.report().dense_kernel == ""
+    torch.testing.assert_close(ours, dense, atol=1e-5, rtol=0)
+
+
+def test_the_mask_of_a_forward_pass_is_read_once(pipeline, monkeypatch):
+    read = []
+    original = session.key_lengths_of
+    monkeypatch.setattr(
+        session, "key_lengths_of", lambda *a, **b: (read.append(1), original(*a, **b))[1]
+    )
+    with install(pipeline, SparseConfig(**SMALL)) as handle:
+        run(pipeline)
+        assert len(handle.report().rows) == 4 * len(read) == 4 * 2 * 2

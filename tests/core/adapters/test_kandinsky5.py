@@ -1,7 +1,10 @@
+import pytest
 import torch
 
+from rainfusion_core import SparseConfig, install
+from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, TokenLayout
-from tests.core.adapters.contract import AdapterContract, Case
+from tests.core.adapters.contract import SMALL, AdapterContract, Case
 
 
 def kandinsky5(**changes):
@@ -53,3 +56,26 @@ CASES = {
 
 class TestContract(AdapterContract):
     cases = CASES
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+def test_a_model_that_is_sparse_already_is_left_alone_and_counted():
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    torch.manual_seed(0)
+    pipeline = kandinsky5(
+        attention_type="nabla", attention_P=0.5, attention_wT=1, attention_wW=1, attention_wH=1,
+        attention_add_sta=True, attention_method="topcdf",
+    )  # fmt: skip
+    for block in pipeline.transformer.visual_transformer_blocks:
+        # not by set_attention_backend, which stays set for the whole process
+        block.self_attention.processor._attention_backend = AttentionBackendName.FLEX
+    size = dict(height=128, width=256)
+    theirs = run(pipeline, **size)
+    with install(pipeline, SparseConfig(**{**SMALL, "strict": False})) as handle:
+        ours = run(pipeline, **size)
+        assert handle.report().dense_reasons() == {"sparse already": 8}
+    assert torch.equal(ours, theirs)
+    refused = pytest.raises(UnsupportedLayout, match="sparse already")
+    with install(pipeline, SparseConfig(**SMALL)), refused:
+        run(pipeline, **size)

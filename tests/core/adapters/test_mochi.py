@@ -62,3 +62,12 @@ def test_prompts_of_different_length_each_have_their_own_layout():
         rows = handle.report().rows
     heads, tokens = 2, (GRID.tokens + 3, GRID.tokens + 20)  # the negative prompt comes first
     assert [row.pairs for row in rows[:2]] == [heads * (-(-n // 16)) ** 2 for n in tokens]
+
+
+def test_the_two_branches_of_a_batch_have_memories_of_their_own():
+    torch.manual_seed(0)
+    pipeline = mochi()
+    with install(pipeline, SparseConfig(**SMALL)) as handle:
+        run(pipeline)
+        layers, calls = 2, 2
+        assert len(handle.session._memories) == layers * calls
