@@ -1,5 +1,6 @@
 """From a model's source to a loaded diffusers pipeline: a local folder, the hub's cache, or the hub itself."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rainfusion_core import loading, quantization, schedulers
 from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavailable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,6 +26,9 @@ class ModelSource:
         component_dtypes: component name -> name in `DTYPES`.
         device: "cpu", "cuda", "cuda:1", "mps".
         flow_shift: of the scheduler; None keeps the repository's.
+        classes: what the pipeline is made of, as far as it is known without its index file;
+            its `pipeline` is the class that is loaded.
+        options: what else is done to it.
         fetch: the command that a hint names where the weights are missing.
     """
 
@@ -33,6 +38,8 @@ class ModelSource:
     component_dtypes: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     flow_shift: float | None = None
+    classes: loading.Classes | None = None
+    options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     fetch: str = ""
 
     @property
@@ -90,11 +97,45 @@ def _cached(source: ModelSource) -> str | None:
     return path if isinstance(path, str) else None
 
 
+def check(source: ModelSource) -> None:
+    """Refuse options that the model or the machine cannot do. Reads no weights.
+
+    Raises:
+        ConfigError: the model cannot do it, or a package or a file is missing.
+    """
+    if source.options != loading.LoadOptions():
+        loading.check(source.options, classes_of(source), source.device)
+
+
+def classes_of(source: ModelSource) -> loading.Classes:
+    """The classes that the index of the pipeline names, or what the source says without an index."""
+    path = str(source.folder / "model_index.json") if source.folder else _cached(source)
+    said = source.classes
+    if path is None or not Path(path).is_file():
+        return said or loading.Classes(pipeline="")
+    index = json.loads(Path(path).read_text("utf-8"))
+    names = {key: value[1] for key, value in index.items() if _is_component(value)}
+    config = Path(path).parent / "scheduler" / "scheduler_config.json"
+    return loading.Classes(
+        pipeline=said.pipeline if said else index.get("_class_name", ""),
+        transformer=names.get("transformer", ""),
+        vae=names.get("vae", ""),
+        scheduler=names.get("scheduler", ""),
+        scheduler_config=json.loads(config.read_text("utf-8")) if config.is_file() else {},
+        components=frozenset(names),
+    )
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and value[1] is not None
+
+
 def load(source: ModelSource) -> Any:
-    """Load a pipeline onto its device. safetensors only, no remote code.
+    """Load a pipeline, prepared as its options say, onto its device. safetensors only, no remote code.
 
     Raises:
         ModelUnavailable: the weights are neither here nor reachable, or the folder is no pipeline.
+        ConfigError: see `check`.
     """
     import diffusers
     import transformers
@@ -108,23 +149,29 @@ def load(source: ModelSource) -> Any:
             f"{source.location} is not a diffusers pipeline: it has no model_index.json",
             hint="pass the folder that save_pretrained() of a pipeline wrote",
         )
+    check(source)
+    classes = classes_of(source)
     dtypes = {name: DTYPES[dtype] for name, dtype in source.component_dtypes.items()}
+    # the class itself: DiffusionPipeline drops components that it is given, without a word
+    chosen = getattr(diffusers, classes.pipeline, diffusers.DiffusionPipeline)
     try:
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        given = quantization.arguments(
+            source.options.quantize, classes, source.location, DTYPES[source.dtype]
+        )
+        pipeline = chosen.from_pretrained(
             str(source.folder or source.location),
             revision=None if source.folder else source.revision,
             dtype={"default": DTYPES[source.dtype], **dtypes},
             use_safetensors=True,
             local_files_only=source.folder is not None or None,
+            **given,
         )
     except (OSError, ValueError) as error:
         raise _unavailable(source, error) from error
     pipeline.set_progress_bar_config(disable=True)
     if source.flow_shift is not None:
-        pipeline.scheduler = type(pipeline.scheduler).from_config(
-            pipeline.scheduler.config, flow_shift=source.flow_shift
-        )
-    return pipeline.to(source.device)
+        schedulers.set_shift(pipeline, source.flow_shift)
+    return loading.prepare(pipeline, source.options, source.device)
 
 
 def _unavailable(source: ModelSource, error: Exception) -> ModelUnavailable:

@@ -50,6 +50,8 @@ class SparsityReport:
     Attributes:
         requested: the `sparsity` of the configuration.
         kernel, dense_kernel: names, empty if no call needed one.
+        absent: layers of forward passes that made no attention call, because a cache skipped them
+            or the model computed them where the core does not look; in no other number.
     """
 
     requested: float
@@ -57,6 +59,7 @@ class SparsityReport:
     kernel: str
     dense_kernel: str
     speed: AttentionSpeed | None = None
+    absent: int = 0
 
     @property
     def achieved(self) -> float:

@@ -54,6 +54,7 @@ class _Forward:
     step: int
     branch: str
     schedule: Schedule
+    seen: set[int] = field(default_factory=set)  # layers of which a call came
     layouts: dict[int, TokenLayout | None] = field(default_factory=dict)
     calls: Counter[int] = field(default_factory=Counter)
     mask: Tensor | None = None
@@ -79,6 +80,8 @@ class Session:
     kernel: str = ""
     dense_kernel: str = ""
     _calls: list[_Call] = field(default_factory=list)
+    _due: int = 0  # layers that forward passes would run without a cache, and how many did
+    _seen: int = 0
     _forward: _Forward | None = None
     _memories: dict[Any, Memory] = field(default_factory=dict)
 
@@ -97,12 +100,14 @@ class Session:
         if self._forward is not None and step < self._forward.step:
             self._memories.clear()  # another run of the loop
         self._forward = _Forward(adapter, grids, step, branch, schedule)
+        self._due += layers
 
     def clear(self) -> None:
         """Forget all calls: a new render begins."""
         self._calls.clear()
         self._memories.clear()
         self._forward, self.speed, self.speed_seconds = None, None, 0.0
+        self._due = self._seen = 0
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
@@ -172,6 +177,7 @@ class Session:
             kernel=self.kernel,
             dense_kernel=self.dense_kernel,
             speed=self.speed,
+            absent=self._due - self._seen,
         )
 
     def _layout(self, tokens: int) -> TokenLayout | None:
@@ -245,6 +251,9 @@ class Session:
         self, layer: int, reason: str | None, kept: Tensor | int, pairs: int, span: Span
     ) -> None:
         step, branch = (self._forward.step, self._forward.branch) if self._forward else (0, "")
+        if self._forward and layer not in self._forward.seen:
+            self._forward.seen.add(layer)
+            self._seen += 1
         self._calls.append(
             _Call(step, branch, self.layers[layer], reason, kept, pairs, span.stop())
         )

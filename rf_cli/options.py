@@ -46,6 +46,48 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Make attention that falls back to dense an error.")
 ]
+_MEMORY, _SPEED = "Memory", "Speed beside sparse attention"
+Offload = Annotated[
+    str,
+    typer.Option(
+        help="Where weights wait for their turn: none, model, group or sequential.",
+        rich_help_panel=_MEMORY,
+    ),
+]
+VaeTiling = Annotated[
+    bool, typer.Option("--vae-tiling", help="Decode in tiles.", rich_help_panel=_MEMORY)
+]
+Quantize = Annotated[
+    str,
+    typer.Option(
+        help="The transformer's weights as int8, fp8, nf4 or gguf:PATH.", rich_help_panel=_MEMORY
+    ),
+]
+Fp8Storage = Annotated[
+    bool,
+    typer.Option(
+        "--fp8-storage", help="Keep weights in 8 bits, compute in the dtype.",
+        rich_help_panel=_MEMORY,
+    ),
+]  # fmt: skip
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(help="LoRA weights as PATH[:SCALE], or transformer_2=PATH; may be repeated."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="unipc, dpm++, euler, cogvideox-ddim or cogvideox-dpm; else the model's."),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the blocks.", rich_help_panel=_SPEED)
+]
+Cache = Annotated[
+    str,
+    typer.Option(
+        help="Reuse between steps: none, first-block, mag, taylor or pab; taylor:4 sets its strength.",
+        rich_help_panel=_SPEED,
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The MP4; a .json record goes beside it.")
 ]

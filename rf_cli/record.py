@@ -49,6 +49,7 @@ def record(
             "sparse_calls": len(sparsity.sparse_rows),
             "calls": len(sparsity.rows),
             "dense_calls_by_reason": sparsity.dense_reasons(),
+            "absent_calls": sparsity.absent,
             "per_layer": sparsity.per_layer(),
             "per_step": sparsity.per_step(),
         },

@@ -54,6 +54,11 @@ def sparsity(record: dict[str, Any]) -> Table:
         (f"dense: {reason}", f"{count}", record["dense_kernel"] or "")
         for reason, count in reasons.items()
     ]
+    if absent := facts["absent_calls"]:
+        cache = record["settings"].get("cache", "none")
+        why = "not computed at all" if cache != "none" else "the core saw no call"
+        label = f"skipped: {cache}" if cache != "none" else "absent"
+        rows.append((label, f"{absent}", f"{why}, in no number above"))
     return _table("Sparsity", "", "value", "", rows=rows)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from rainfusion_core.errors import ConfigError
 from rf_cli import arms as arms_of_options
-from rf_cli import compare_folder, compare_run, console, options, presets
+from rf_cli import compare_folder, compare_run, console, load_options, options, presets
 from rf_cli.commands.generate import clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
@@ -67,6 +67,14 @@ def compare(
     kernel: options.Kernel = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
+    lora: options.Lora = None,
+    scheduler: options.Scheduler = None,
+    compile: options.Compile = False,
+    cache: options.Cache = "none",
+    offload: options.Offload = "none",
+    vae_tiling: options.VaeTiling = False,
+    quantize: options.Quantize = "none",
+    fp8_storage: options.Fp8Storage = False,
     output: Output = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -96,10 +104,11 @@ def compare(
         fps = _at_least_one("--fps", preset.video.fps if fps is None else fps)
         _at_least_one("--repeat", repeat)
         source = source_of(
-            preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height)
-        )
+            preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height),
+            given=context.params,
+        )  # fmt: skip
         arms += _floor(source, arms[0]) if noise_floor else []
-        _check(arms)
+        _check(source, arms)
         network = _network(lpips)
         compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
         facts = _render(
@@ -150,10 +159,12 @@ def _floor(source: "ModelSource", dense: "Arm") -> list["Arm"]:
     return [noise_floor(dense.config, source.device, DTYPES[source.dtype])]
 
 
-def _check(arms: list["Arm"]) -> None:
-    """Refuse unknown names before the weights load."""
+def _check(source: "ModelSource", arms: list["Arm"]) -> None:
+    """Refuse unknown names, and what the model cannot do, before the weights load."""
     from rainfusion_core.installation import check_names
+    from rainfusion_core.pipeline import check
 
+    check(source)
     for arm in arms:
         check_names(arm.config)
 
@@ -181,6 +192,7 @@ def _render(
         "model": preset.name, "location": source.location, "revision": source.revision,
         "weights": compare_folder.fingerprint(source.folder), "dtype": source.dtype,
         "component_dtypes": dict(source.component_dtypes), "flow_shift": source.flow_shift,
+        **load_options.settings(source.options),
     }  # fmt: skip
     folder = compare_folder.CompareFolder(
         path, facts={**model, **environment}, names=[arm.name for arm in arms],

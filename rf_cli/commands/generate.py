@@ -1,12 +1,15 @@
 """`rf generate`: render one clip, write it with its record, and say what it cost."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
-from rf_cli import console, media, options, presets, tables
+from rf_cli import console, load_options, media, options, presets, tables
 from rf_cli.progress import live
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def generate(
+    context: typer.Context,
     prompt: options.Prompt,
     model: options.Model = "shapes",
     sparsity: options.Sparsity = None,
@@ -34,6 +38,14 @@ def generate(
     kernel: options.Kernel = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
+    lora: options.Lora = None,
+    scheduler: options.Scheduler = None,
+    compile: options.Compile = False,
+    cache: options.Cache = "none",
+    offload: options.Offload = "none",
+    vae_tiling: options.VaeTiling = False,
+    quantize: options.Quantize = "none",
+    fp8_storage: options.Fp8Storage = False,
     strict: options.Strict = False,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
@@ -56,11 +68,15 @@ def generate(
     if fps < 1:
         raise ConfigError(f"--fps must be at least 1, got {fps}")
     from rainfusion_core.installation import check_names
+    from rainfusion_core.pipeline import check
 
     video = output or media.default_output(prompt, seed)
     media.check_output(video, overwrite=overwrite)
-    source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
+    source = source_of(
+        preset, dtype=dtype, device=device, size=(clip.width, clip.height), given=context.params
+    )
     check_names(config)  # before the weights load
+    check(source)
     record = _render(preset, source, clip, config, fps=fps, video=video, quiet=quiet or json)
     if json:
         console.out.print_json(data=record)
@@ -110,9 +126,21 @@ def clip_of(
 
 
 def source_of(
-    preset: presets.Preset, *, dtype: str, device: str, size: tuple[int, int] | None = None
+    preset: presets.Preset,
+    *,
+    dtype: str,
+    device: str,
+    size: tuple[int, int] | None = None,
+    task: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> "ModelSource":
-    """Where the model comes from; `size`, in pixels, decides about the shift of the schedule."""
+    """Where the model comes from and how it is loaded.
+
+    Args:
+        size: in pixels; decides about the shift of the schedule.
+        task: one of the preset's; None is its default.
+        given: options of a command by name, of which those about loading count.
+    """
     from rainfusion_core.pipeline import ModelSource, choose_device, choose_dtype
 
     model, video, device = preset.model, preset.video, choose_device(device)
@@ -124,6 +152,8 @@ def source_of(
         component_dtypes=model.component_dtypes,
         device=device,
         flow_shift=preset.sampling.flow_shift_at(*(size or (video.width, video.height))),
+        classes=load_options.classes_of(preset, task or next(iter(preset.tasks))),
+        options=load_options.read(preset, given or {}),
         fetch=f"hf download {preset.location}",
     )
 
@@ -161,6 +191,7 @@ def _render(
         "dtype": source.dtype,
         "component_dtypes": dict(source.component_dtypes),
         "flow_shift": source.flow_shift,
+        **load_options.settings(source.options),
         **{key: value for key, value in vars(clip).items() if key != "extra"},
         **clip.extra,
         "fps": fps,
