@@ -94,12 +94,14 @@ def _attend(
     WEIGHTS: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=OUT, k_width=2)
     ROW: gl.constexpr = gl.SliceLayout(1, LOGITS)
     OUT_ROW: gl.constexpr = gl.SliceLayout(1, OUT)
-    # 16 bytes in each thread
-    MEMORY: gl.constexpr = gl.BlockedLayout([1, 8], [256 // DIM, DIM // 8], [4, 1], [1, 0])
+    # 16 bytes at a time in each thread; other rows when storing than when loading, or else the
+    # compiler would carry their addresses through the loop, where registers are short
+    LOADED: gl.constexpr = gl.BlockedLayout([1, 8], [256 // DIM, DIM // 8], [4, 1], [1, 0])
+    STORED: gl.constexpr = gl.BlockedLayout([4, 8], [256 // DIM, DIM // 8], [4, 1], [1, 0])
 
     q = _matrix(q_tiles.index(WHO), HALF, DIM)
-    o_dim = gl.arange(0, DIM, gl.SliceLayout(0, MEMORY))[None, :]
-    place, m_q = _places(rows_ptr, present, gl.SliceLayout(1, MEMORY), GATHER)
+    o_dim = gl.arange(0, DIM, gl.SliceLayout(0, LOADED))[None, :]
+    place, m_q = _places(rows_ptr, present, gl.SliceLayout(1, LOADED), GATHER)
     m_tile = m_q[:, None] & (o_dim < HEAD_DIM)
     q.store(gl.load(q_ptr + place[:, None] * q_stride + o_dim, mask=m_tile, other=0.0))
     fence_async_shared()
@@ -163,10 +165,10 @@ def _attend(
     acc = acc * gl.convert_layout(1.0 / total, OUT_ROW)[:, None]
     # the queries are not needed any more: their place turns the output into rows of memory
     q.store(gl.where(blocks > 0, acc, 0.0).to(dtype))
-    place, m_q = _places(rows_ptr, present, gl.SliceLayout(1, MEMORY), GATHER)
-    o_dim = gl.arange(0, DIM, gl.SliceLayout(0, MEMORY))[None, :]
+    place, m_q = _places(rows_ptr, present, gl.SliceLayout(1, STORED), GATHER)
+    o_dim = gl.arange(0, DIM, gl.SliceLayout(0, STORED))[None, :]
     m_tile = m_q[:, None] & (o_dim < HEAD_DIM)
-    gl.store(out_ptr + place[:, None] * out_stride + o_dim, q.load(MEMORY), mask=m_tile)
+    gl.store(out_ptr + place[:, None] * out_stride + o_dim, q.load(STORED), mask=m_tile)
     if LSE:
         place, m_q = _places(rows_ptr, present, ROW, GATHER)
         # peak and total are of base 2

@@ -1,7 +1,8 @@
 """Compile the GPU kernels for GPUs that are not here; prints one JSON object: target -> what came out.
 
-Run it as a module, in a process in which Triton does not interpret, with targets such as
-gluon:sm_90:128 (kernel, architecture, head_dim): python -m tests.core.kernels.compile_offline ...
+The public functions are called with tensors on the CPU, and what they would launch is compiled for
+the GPU that Triton is told of, but not run. Run it as a module, in a process in which Triton does
+not interpret, with targets such as gluon:sm_90:128 (call, architecture, head_dim or columns).
 """
 
 import json
@@ -9,82 +10,126 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-import triton
+from triton import knobs
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from rainfusion_core.blocks import dense_blocks
+from rainfusion_core.kernels import arrange, best_blocks, triton_blocks
 
 TOOLS = Path(nvidia.__file__).parent / "bin"
+TOKENS, HEADS, KEY_HEADS = 300, 4, 2
+
+
+def _attend(attention: Callable[..., Any], head_dim: int, **settings: Any) -> None:
+    q, k, v = (
+        torch.zeros(1, heads, TOKENS, head_dim, dtype=torch.bfloat16)
+        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
+    )
+    kept = dense_blocks(1, HEADS, -(-TOKENS // 128), block_size=128)
+    attention(q, k, v, kept, rows=torch.arange(TOKENS), **settings)
+
+
+def _gluon(head_dim: int) -> None:
+    from rainfusion_core.kernels.gluon_sm90 import attention
+
+    _attend(attention, head_dim)
+
+
+def _gluon_lse(head_dim: int) -> None:
+    from rainfusion_core.kernels.gluon_sm90 import attention
+
+    _attend(attention, head_dim, lse=torch.zeros(1, HEADS, TOKENS))
+
+
+def _triton(head_dim: int) -> None:
+    _attend(triton_blocks.attention, head_dim)
+
+
+def _arrange(head_dim: int) -> None:
+    x = torch.zeros(1, HEADS, TOKENS, head_dim, dtype=torch.bfloat16)
+    arrange.arranged_with_means(x, torch.arange(TOKENS), 128)
+
+
+def _choose(columns: int) -> None:
+    pinned = torch.zeros(columns, dtype=torch.bool)
+    best_blocks.best_blocks(
+        torch.zeros(1, 1, columns, columns), pinned, 64, block_size=128, drop_pinned=True, width=64
+    )
+
+
+CALLS = {
+    "gluon": _gluon,
+    "gluon-lse": _gluon_lse,
+    "triton": _triton,
+    "arrange": _arrange,
+    "choose": _choose,
+}
+
+
+class Gpu:
+    """What Triton asks of the driver of a GPU before it launches a kernel."""
+
+    # Triton remembers what it compiled for a device by its number
+    numbers: tuple[str, ...] = ()
+
+    def __init__(self, architecture: str) -> None:
+        self.architecture = architecture
+        Gpu.numbers += () if architecture in Gpu.numbers else (architecture,)
+
+    def get_current_target(self) -> GPUTarget:
+        if self.architecture.startswith("gfx"):
+            return GPUTarget("hip", self.architecture, 64)
+        return GPUTarget("cuda", int(self.architecture.removeprefix("sm_")), 32)
+
+    def get_current_device(self) -> int:
+        return self.numbers.index(self.architecture)
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
 
 
 def compile_target(target: str) -> dict[str, Any]:
-    """What the compiler, the assembler and the disassembler say of one kernel."""
-    kernel, architecture, head_dim = target.split(":")
-    source, settings = SOURCES[kernel](architecture, int(head_dim))
+    """What the compiler, the assembler and the disassembler say of the kernel launched last."""
+    name, architecture, size = target.split(":")
+    launched: list[Any] = []
+    run = JITFunction.run
+
+    def only_compile(self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **options: Any):
+        launched.append(run(self, *arguments, grid=grid, warmup=True, **options))
+
+    driver.set_active(Gpu(architecture))
+    with (
+        redirect_stdout(StringIO()) as notes,
+        patch.object(knobs.nvidia, "dump_ptxas_log", True),
+        patch.object(JITFunction, "run", only_compile),
+        patch.object(triton_blocks, "_architecture", lambda device: architecture),
+    ):
+        CALLS[name](int(size))
     if architecture.startswith("gfx"):
-        return _amd(triton.compile(source, GPUTarget("hip", architecture, 64), settings))
-    number = int(architecture.removeprefix("sm_"))
-    return _nvidia(triton.compile(source, GPUTarget("cuda", number, 32), settings), number)
+        return _amd(launched[-1])
+    return _nvidia(launched[-1], notes.getvalue())
 
 
-def _gluon(architecture: str, head_dim: int) -> tuple[Any, dict[str, Any]]:
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon._runtime import GluonASTSource
-
-    from rainfusion_core.kernels.gluon_sm90 import _forward, launch_options
-
-    options = launch_options(head_dim) | {"GATHER": True, "LSE": False}
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=3)
-    tiles = f"tensordesc<bf16[1, 128, {options['DIM']}],{layout!r}>"
-    types = {"q_ptr": "*bf16", "k_desc": tiles, "v_desc": tiles, "out_ptr": "*bf16"}
-    types |= {"lse_ptr": "*fp32", "rows_ptr": "*i64", "index_ptr": "*i32", "tokens_ptr": "*i32"}
-    return _source(GluonASTSource, _forward, types | {"launch_ptr": "*i32"}, options)
-
-
-def _triton(architecture: str, head_dim: int) -> tuple[Any, dict[str, Any]]:
-    from triton.compiler import ASTSource
-
-    from rainfusion_core.kernels.triton_blocks import _forward, launch_options
-
-    options = launch_options(head_dim, 128, torch.bfloat16, architecture)
-    options |= {"GATHER": True, "LSE": False}
-    tiles = f"tensordesc<bf16[1, {options['TILE']}, {options['PADDED_DIM']}]>"
-    keys = tiles if options["DESCRIPTORS"] else "*bf16"
-    types = {"q_ptr": "*bf16", "k": keys, "v": keys, "out_ptr": "*bf16", "lse_ptr": "*fp32"}
-    types |= {"rows_ptr": "*i64", "index_ptr": "*i32", "tokens_ptr": "*i32", "launch_ptr": "*i32"}
-    return _source(ASTSource, _forward, types, options)
-
-
-def _source(kind: Any, kernel: Any, types: dict[str, str], options: dict[str, Any]) -> Any:
-    """Pointers and strides are multiples of 16, what is left of the parameters are counts."""
-    constants = {name: value for name, value in options.items() if name.isupper()}
-    settings = {name: value for name, value in options.items() if name not in constants}
-    signature = {}
-    for name in kernel.arg_names:
-        known = "constexpr" if name in constants else types.get(name)
-        signature[name] = known or ("fp32" if name == "scale" else "i32")
-    attrs = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(signature)
-        if signature[name].startswith("*") or "stride" in name
-    }
-    return kind(kernel, signature, constants, attrs), settings
-
-
-def _nvidia(compiled: Any, number: int) -> dict[str, Any]:
+def _nvidia(compiled: Any, notes: str) -> dict[str, Any]:
+    """`notes`: what the assembler said, of this kernel last."""
     ptx = compiled.asm["ptx"]
-    suffix = "a" if number >= 90 else ""
-    with tempfile.TemporaryDirectory() as folder:
-        text, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        text.write_text(ptx)
-        notes = _run(get_ptxas(number).path, "-v", f"-arch=sm_{number}{suffix}", text, "-o", binary)
-        binary.write_bytes(compiled.asm["cubin"])
-        resources = _run(TOOLS / "cuobjdump", "--dump-resource-usage", binary)
-        sass = _run(TOOLS / "cuobjdump", "--dump-sass", binary)
+    notes = notes[notes.rindex("Compiling entry function") :]
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as binary:
+        binary.write(compiled.asm["cubin"])
+        binary.flush()
+        resources = _run(TOOLS / "cuobjdump", "--dump-resource-usage", binary.name)
+        sass = _run(TOOLS / "cuobjdump", "--dump-sass", binary.name)
     usage = {name.lower(): int(size) for name, size in re.findall(r"(REG|STACK):(\d+)", resources)}
     return usage | {
         "shared": compiled.metadata.shared,
@@ -130,8 +175,6 @@ def _run(*command: Any) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
-
-SOURCES = {"gluon": _gluon, "triton": _triton}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[3]
 SHARED_BYTES = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
-HOPPER = [f"gluon:sm_90:{head_dim}" for head_dim in (64, 96, 128)]
+HOPPER = ["gluon:sm_90:64", "gluon-lse:sm_90:96", "gluon:sm_90:128"]
 OTHERS = [f"triton:{architecture}:128" for architecture in SHARED_BYTES]
+AROUND = ["arrange:sm_90:128", "choose:sm_90:1024"]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.core.kernels.compile_offline", *HOPPER, *OTHERS],
+        [sys.executable, "-m", "tests.core.kernels.compile_offline", *HOPPER, *OTHERS, *AROUND],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -48,6 +49,16 @@ def test_hopper_copies_and_multiplies_asynchronously_from_registers_that_suffice
     # 384 threads at entry
     assert found["reg"] * 384 <= 65_536
     assert found["shared"] <= SHARED_BYTES["sm_90"]
+
+
+@pytest.mark.parametrize("target", AROUND)
+def test_what_runs_around_the_kernel_needs_no_memory_for_registers(code, target: str):
+    assert code[target]["spilled"] == 0
+    assert code[target]["shared"] <= SHARED_BYTES["sm_90"]
+
+
+def test_blackwell_copies_through_descriptors(code):
+    assert code["triton:sm_100:128"]["tma"] > 0
 
 
 @pytest.mark.parametrize("target", HOPPER)
