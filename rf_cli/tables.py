@@ -7,6 +7,15 @@ from rich.table import Table
 
 from rf_cli.presets import Preset
 
+SHORT = {
+    "text-to-video": "t2v",
+    "image-to-video": "i2v",
+    "first-last-frame": "flf2v",
+    "video-to-video": "v2v",
+    "text-to-image": "t2i",
+    "edit": "edit",
+}
+
 
 def _table(title: str, *columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
@@ -105,6 +114,7 @@ def models(presets: Iterable[tuple[Preset, bool]]) -> Table:
     return _table(
         "Models",
         "name",
+        "does",
         "parameters",
         "size",
         "frames",
@@ -114,7 +124,8 @@ def models(presets: Iterable[tuple[Preset, bool]]) -> Table:
         rows=[
             (
                 ", ".join([preset.name, *preset.aliases]),
-                _count(preset.parameters),
+                " ".join(SHORT[task] for task in preset.tasks),
+                ("2 x " if preset.transformer.count == 2 else "") + _count(preset.parameters),
                 f"{preset.video.width}x{preset.video.height}",
                 str(preset.video.frames),
                 str(tokens(preset)),
@@ -132,9 +143,9 @@ def tokens(preset: Preset) -> int:
 
 
 def weights_gib(preset: Preset) -> float:
-    """Memory of the transformer's weights in the preset's dtype; an estimate without activations."""
+    """Memory of the transformers' weights in the preset's dtype; an estimate without activations."""
     size = {"float32": 4, "bfloat16": 2, "float16": 2}[preset.model.dtype]
-    return preset.parameters * size / 2**30
+    return preset.transformer.count * preset.parameters * size / 2**30
 
 
 def _count(parameters: int) -> str:

@@ -1,48 +1,113 @@
-"""`rf models`: the presets, and whether their weights are here."""
+"""`rf models`: the presets, whether their weights are here, and how to get them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rainfusion_core.errors import UnknownName
-from rf_cli import console, presets, tables
+from rainfusion_core.errors import ConfigError, UnknownName
+from rf_cli import console, model_facts, presets, tables
 
-Action = Annotated[str | None, typer.Argument(help="show, to see one model; nothing for all.")]
-Name = Annotated[str | None, typer.Argument(help="The model to show.")]
+ACTIONS = ("show", "pull", "validate")
+
+Action = Annotated[
+    str | None,
+    typer.Argument(help="show NAME, pull NAME or validate FILE; nothing lists all models."),
+]
+Name = Annotated[str | None, typer.Argument(help="A model, or the file of a preset.")]
+Revision = Annotated[
+    str | None, typer.Option(help="Commit to pull instead of the one that the preset pins.")
+]
 
 
-def models(action: Action = None, name: Name = None) -> None:
-    """List the models that rf has presets for, or show one: rf models show wan2.1."""
-    if action not in (None, "show"):
-        raise UnknownName("action of rf models", action, ["show"])
-    if action == "show" and name is not None:
-        show(name)
-        return
-    console.out.print(tables.models((preset, _here(preset)) for preset in presets.all_presets()))
+def models(action: Action = None, name: Name = None, revision: Revision = None) -> None:
+    """List the models that rf has presets for, show one, pull its weights, or check a preset file.
+
+    rf models show wan2.1; rf models pull wan2.1; rf models validate mine.toml
+    """
+    if action not in (None, *ACTIONS):
+        raise UnknownName("action of rf models", action, ACTIONS)
+    if action != "pull" and revision is not None:
+        raise ConfigError("--revision goes with rf models pull alone")
+    if action is None or (action == "show" and name is None):
+        _list()
+    elif name is None:
+        what = "a FILE" if action == "validate" else "the NAME of a model"
+        raise ConfigError(f"rf models {action} needs {what}")
+    elif action == "show":
+        _show(name)
+    elif action == "pull":
+        _pull(name, revision)
+    else:
+        _validate(Path(name))
+
+
+def _list() -> None:
+    found = presets.scan()
+    known = [each for each in found if isinstance(each, presets.Preset)]
+    console.out.print(tables.models((preset, _here(preset)) for preset in known))
+    for each in found:
+        if isinstance(each, ConfigError):
+            console.warn(f"left out, {each}")
     console.note(
-        "rf models show NAME has the defaults of one; rf generate --model takes any of them"
+        "rf models show NAME has the defaults of one and where they are from; rf generate --model "
+        f"takes any of them; your own are read from {presets.user_folder()}"
     )
+    console.note("Open-Sora Plan, of the first RainFusion paper, is not in diffusers")
 
 
-def show(name: str) -> None:
+def _show(name: str) -> None:
     preset = presets.load(name)
-    facts = {
-        "name": ", ".join([preset.name, *preset.aliases]),
-        "description": preset.description,
-        "weights": preset.location,
-        "weights here": "yes" if _here(preset) else f"no: hf download {preset.location}",
-        "licence": preset.licence,
-        "parameters": f"{preset.parameters:,} in the transformer".replace(",", " "),
-        "weights in memory": f"{tables.weights_gib(preset):.2f} GiB (estimate, transformer alone)",
-        "sizes": ", ".join(preset.video.sizes) + f"; any multiple of {preset.video.multiple}",
-        "frames": f"{preset.video.frames}; {preset.video.frame_rule}, {preset.video.fps} a second",
-        "tokens": f"{tables.tokens(preset)} at {preset.video.width}x{preset.video.height}",
-        "steps, guidance": f"{preset.sampling.steps}, {preset.sampling.guidance:g}",
-        "negative prompt": preset.sampling.negative or "none",
-        "sparsity": f"{preset.sparse.sparsity:g}, dense steps {preset.sparse.dense_steps:g}",
-    }
-    for label, value in facts.items():
-        console.out.print(f"[bold]{label:<18}[/] {value}", highlight=False, soft_wrap=True)
+    fetch = None if _here(preset) else f"rf models pull {preset.name}"
+    for label, value, source in model_facts.facts(preset, fetch):
+        told = f"  [dim]({source})[/]" if source else ""
+        console.out.print(f"[bold]{label:<19}[/] {value}{told}", highlight=False, soft_wrap=True)
+
+
+def _pull(name: str, revision: str | None) -> None:
+    from rf_cli import pulling
+
+    preset = presets.load(name)
+    if Path(preset.location).expanduser().is_dir():
+        raise ConfigError(f"{preset.name} is a folder, {preset.location}: there is nothing to pull")
+    plans = pulling.plans(preset, revision)
+    left = sum(plan.left for plan in plans)
+    for plan in plans:
+        console.note(
+            f"{plan.location} at {plan.revision}: {len(plan.files)} files, "
+            f"{pulling.gib(plan.size)}, {pulling.gib(plan.left)} of them to fetch"
+        )
+    pulling.check_space(preset, left)
+    for plan in plans:
+        pulling.fetch(plan)
+    console.out.print(f"{preset.name} is in {pulling.cache()}", highlight=False, soft_wrap=True)
+    if revision is not None:
+        console.note(
+            f"rf renders with {preset.model.revision or 'main'} unless a preset of yours says "
+            f'otherwise: base = "{preset.name}", [model], revision = "{plans[0].revision}"'
+        )
+
+
+def _validate(path: Path) -> None:
+    from rainfusion_core.random_weights import parameter_count, transformer_class
+
+    preset = presets.read(path)
+    for task, pipeline in preset.tasks.items():
+        try:
+            transformer_class(pipeline)
+        except Exception as error:
+            raise ConfigError(f"{path.name}: tasks.{task}: {error}") from error
+    try:
+        counted = parameter_count(preset.transformer.class_name, preset.transformer.config)
+    except Exception as error:
+        raise ConfigError(f"{path.name}: transformer cannot be built: {error}") from error
+    if abs(counted / preset.parameters - 1) > 0.01:
+        raise ConfigError(
+            f"{path.name}: parameters is {preset.parameters:_}, the transformer has {counted:_}"
+        )
+    console.out.print(f"{path} is a valid preset", highlight=False, soft_wrap=True)
+    if path.resolve().parent != presets.user_folder().resolve():
+        console.note(f"rf finds it by name once it is in {presets.user_folder()}")
 
 
 def _here(preset: presets.Preset) -> bool:

@@ -1,6 +1,6 @@
 """Presets: what a model is, and the settings it is used with. One TOML a model, shipped or a user's own."""
 
-from rf_cli.presets.files import all_presets, load, names, read, user_folder
+from rf_cli.presets.files import all_presets, load, names, read, scan, user_folder
 from rf_cli.presets.resolve import resolve
 from rf_cli.presets.schema import FOLDER, TASKS, Lora, Preset
 from rf_cli.presets.video import Video
@@ -16,5 +16,6 @@ __all__ = [
     "names",
     "read",
     "resolve",
+    "scan",
     "user_folder",
 ]

@@ -1,5 +1,6 @@
 """Finds preset files, shipped and a user's own, and reads them."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rainfusion_core.errors import ConfigError, UnknownName
+from rainfusion_core.errors import ConfigError, ModelUnavailable, UnknownName
 from rf_cli.presets.schema import FOLDER, Preset
 
 if sys.version_info >= (3, 11):
@@ -41,6 +42,11 @@ def load(name: str) -> Preset:
     aliases = {
         alias: path for path in found.values() for alias in _readable(path).get("aliases", [])
     }
+    if re.match(r"open-?sora", name.lower()):
+        raise ModelUnavailable(
+            f"{name}: Open-Sora Plan, of the first RainFusion paper, is not in diffusers",
+            hint="use hunyuanvideo or cogvideox-5b, the other two models of that paper",
+        )
     if name not in aliases:
         raise UnknownName("model", name, [*found, *aliases])
     return read(aliases[name])
@@ -48,14 +54,20 @@ def load(name: str) -> Preset:
 
 def all_presets() -> list[Preset]:
     """Every preset that can be read, by name; one broken file of a user's does not hide the others."""
-    presets = []
+    return [each for each in scan() if isinstance(each, Preset)]
+
+
+def scan() -> list[Preset | ConfigError]:
+    """Every preset by name, or what is wrong with it."""
+    found: list[Preset | ConfigError] = []
     for _, path in sorted(paths().items()):
         try:
-            presets.append(read(path))
-        except ConfigError:
+            found.append(read(path))
+        except ConfigError as error:
             if path.parent == FOLDER:
                 raise
-    return presets
+            found.append(error)
+    return found
 
 
 def read(path: Path) -> Preset:
