@@ -25,6 +25,9 @@ class ModelSource:
         dtype: name in `DTYPES` of all components that `component_dtypes` does not name.
         component_dtypes: component name -> name in `DTYPES`.
         device: "cpu", "cuda", "cuda:1", "mps".
+        variant: of the weight files, as in "bf16"; None means those without one.
+        scheduler: class of diffusers that replaces the repository's, and what differs from the
+            settings of that one.
         flow_shift: of the scheduler; None keeps the repository's.
         classes: what the pipeline is made of, as far as it is known without its index file;
             its `pipeline` is the class that is loaded.
@@ -37,6 +40,8 @@ class ModelSource:
     dtype: str = "float32"
     component_dtypes: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    variant: str | None = None
+    scheduler: tuple[str, Mapping[str, Any]] | None = None
     flow_shift: float | None = None
     classes: loading.Classes | None = None
     options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
@@ -161,6 +166,7 @@ def load(source: ModelSource) -> Any:
         pipeline = chosen.from_pretrained(
             str(source.folder or source.location),
             revision=None if source.folder else source.revision,
+            variant=source.variant,
             dtype={"default": DTYPES[source.dtype], **dtypes},
             use_safetensors=True,
             local_files_only=source.folder is not None or None,
@@ -169,6 +175,10 @@ def load(source: ModelSource) -> Any:
     except (OSError, ValueError) as error:
         raise _unavailable(source, error) from error
     pipeline.set_progress_bar_config(disable=True)
+    if source.scheduler is not None:
+        name, config = source.scheduler
+        settings = {**pipeline.scheduler.config, **config}
+        pipeline.scheduler = getattr(diffusers, name).from_config(settings)
     if source.flow_shift is not None:
         schedulers.set_shift(pipeline, source.flow_shift)
     return loading.prepare(pipeline, source.options, source.device)

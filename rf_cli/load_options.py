@@ -24,6 +24,7 @@ def read(preset: Preset, given: Mapping[str, Any]) -> "LoadOptions":
     ]
     names = {field.name for field in fields(LoadOptions)} & set(given)
     settings = {name: given[name] for name in names}
+    settings["vae_tiling"] = preset.model.vae_tiling or bool(given.get("vae_tiling"))
     loras = (*own, *map(read_lora, given.get("lora") or []))
     return LoadOptions(**settings, loras=loras)
 

@@ -145,16 +145,19 @@ def source_of(
 
     model, video, device = preset.model, preset.video, choose_device(device)
     chosen = choose_dtype(dtype, model.dtype, device)
+    scheduler, known = preset.scheduler, preset.name in presets.names()
     return ModelSource(
         location=preset.location,
         revision=model.revision,
         dtype=chosen,
         component_dtypes=model.component_dtypes,
         device=device,
+        variant=model.variant,
+        scheduler=(scheduler.class_name, scheduler.config) if scheduler else None,
         flow_shift=preset.sampling.flow_shift_at(*(size or (video.width, video.height))),
         classes=load_options.classes_of(preset, task or next(iter(preset.tasks))),
         options=load_options.read(preset, given or {}),
-        fetch=f"hf download {preset.location}",
+        fetch=f"rf models pull {preset.name}" if known else f"hf download {preset.location}",
     )
 
 

@@ -17,6 +17,18 @@ def config(preset=SHAPES, **given):
     return sparse_config(preset, **{**dict.fromkeys(names), **given})
 
 
+def test_the_source_is_what_the_preset_says_about_loading():
+    fast = source_of(presets.load("qwen-image-8step"), dtype="bfloat16", device="cpu")
+    assert fast.scheduler is not None
+    assert fast.scheduler[0] == "FlowMatchEulerDiscreteScheduler"
+    assert fast.fetch == "rf models pull qwen-image-8step"
+    assert len(fast.options.loras) == 1
+    mochi = source_of(presets.load("mochi"), dtype="bfloat16", device="cpu")
+    assert mochi.variant == "bf16" and mochi.options.vae_tiling
+    small = source_of(WAN, dtype="bfloat16", device="cpu", size=(832, 480))
+    assert small.flow_shift == 3.0 and small.scheduler is None and not small.options.vae_tiling
+
+
 def test_what_is_given_wins_over_the_preset():
     assert config(WAN).dense_steps == 0.25 and config(WAN).sparsity == 0.8
     assert config(WAN, sparsity=0.5, dense_steps="3,1").sparsity == 0.5

@@ -5,6 +5,7 @@ from functools import cache
 from typing import get_args
 
 import pytest
+import torch
 
 from rainfusion_core.pipeline import DTYPES
 from rainfusion_core.random_weights import parameter_count, transformer_class
@@ -59,6 +60,14 @@ def test_the_published_size_is_the_counted_one_or_the_preset_says_why_not(name):
 def test_every_pipeline_is_one_of_diffusers(name):
     for pipeline in presets.load(name).tasks.values():
         assert transformer_class(pipeline).__name__ == pipeline
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_other_class_is_one_of_diffusers(name):
+    preset = presets.load(name)
+    for part in filter(None, (preset.vae, preset.scheduler)):
+        with torch.device("meta"):
+            transformer_class(part.class_name)(**part.config)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

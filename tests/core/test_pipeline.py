@@ -28,6 +28,16 @@ def test_components_have_the_dtypes_asked_for(folder):
     assert loaded.scheduler.config.flow_shift == 5.0
 
 
+def test_a_scheduler_replaces_the_repositorys_and_keeps_its_settings(folder):
+    changes = {"shift": 3.0, "shift_terminal": 0.0}
+    source = ModelSource(
+        location=str(folder), scheduler=("FlowMatchEulerDiscreteScheduler", changes)
+    )
+    scheduler = load(source).scheduler
+    assert type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    assert scheduler.config.shift == 3.0 and scheduler.config.num_train_timesteps == 1000
+
+
 def test_a_folder_without_a_pipeline_is_refused(tmp_path):
     with pytest.raises(ModelUnavailable, match=r"has no model_index\.json"):
         load(ModelSource(location=str(tmp_path)))

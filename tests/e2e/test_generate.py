@@ -120,8 +120,7 @@ def test_missing_weights_are_one_line_that_says_how_to_get_them(tmp_path):
     assert result.stderr.splitlines() == [
         "error: the weights of Wan-AI/Wan2.1-T2V-1.3B-Diffusers are not in the cache and "
         "HF_HUB_OFFLINE is set",
-        " hint: fetch them with: hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers; "
-        "--model shapes needs no download",
+        " hint: fetch them with: rf models pull wan2.1-1.3b; --model shapes needs no download",
     ]
 
 
