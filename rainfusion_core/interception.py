@@ -72,7 +72,12 @@ def is_intercepted(processor: Any, session_number: int) -> bool:
     return layer is not None and int(layer[0]) == session_number
 
 
-@torch.library.custom_op("rainfusion::self_attention", mutates_args=())
+# a captured graph would replay the kernels of its first run, and neither select nor count again
+_UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)  # torch 2.8
+_OPTIONS: Any = {"tags": [_UNSAFE]} if _UNSAFE is not None else {}
+
+
+@torch.library.custom_op("rainfusion::self_attention", mutates_args=(), **_OPTIONS)
 def _op(
     q: Tensor, k: Tensor, v: Tensor, layer: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
@@ -102,10 +107,20 @@ def _foreign(q: Tensor, k: Tensor, **facts: bool) -> str | None:
     return None
 
 
-@torch.compiler.disable
-def _left_dense(q: Tensor, reason: str) -> None:
-    session_number, index = _running[-1].tolist()
+# it changes nothing, but a compiler drops an op that neither returns nor changes anything
+@torch.library.custom_op("rainfusion::left_dense", mutates_args=("layer",), **_OPTIONS)
+def _count_dense(q: Tensor, layer: Tensor, reason: str) -> None:
+    session_number, index = layer.tolist()
     _SESSIONS[session_number].left_dense(index, q, reason)
+
+
+@_count_dense.register_fake
+def _(q: Tensor, layer: Tensor, reason: str) -> None:
+    return None
+
+
+def _left_dense(q: Tensor, reason: str) -> None:
+    _count_dense(q.detach(), _running[-1], reason)
 
 
 def _dispatch(

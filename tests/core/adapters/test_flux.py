@@ -44,30 +44,35 @@ class TestContract(AdapterContract):
     cases = CASES
 
 
-def test_attention_of_an_ip_adapter_runs_dense_and_is_counted():
+def with_ip_adapter():
+    """A transformer whose double-stream blocks also attend to an image, and its forward pass."""
     from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
     torch.manual_seed(0)
     transformer = image_pipelines.flux_transformer()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(FluxIPAdapterAttnProcessor(32, 24))
+    adapter = {"ip_hidden_states": [torch.randn(1, 4, 24)]}  # single-stream blocks ignore it
     arguments = dict(
         hidden_states=torch.randn(1, 285, 16), timestep=torch.tensor([0.5]),
         guidance=torch.tensor([3.5]), pooled_projections=torch.randn(1, 16),
         encoder_hidden_states=image_pipelines.text(11), txt_ids=torch.zeros(11, 3),
         img_ids=torch.cartesian_prod(torch.zeros(1), torch.arange(15.0), torch.arange(19.0)),
     )  # fmt: skip
-    adapter = {"ip_hidden_states": [torch.randn(1, 4, 24)]}  # single-stream blocks ignore it
 
     @torch.no_grad()
     def forward():
         return transformer(**arguments, joint_attention_kwargs=dict(adapter)).sample
 
+    return transformer, forward
+
+
+def test_attention_of_an_ip_adapter_runs_dense_and_is_counted():
+    transformer, forward = with_ip_adapter()
     dense = forward()
     weights = list(transformer.state_dict())
-    with install(
-        transformer, SparseConfig(**{**SMALL, "sparsity": 1e-6, "strict": False})
-    ) as handle:
+    config = SparseConfig(**{**SMALL, "sparsity": 1e-6, "strict": False})
+    with install(transformer, config) as handle:
         kept = forward()
         report = handle.report()
         assert list(transformer.state_dict()) == weights
