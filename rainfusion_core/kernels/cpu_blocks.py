@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from math import e, exp, log2
 from typing import Any
@@ -173,8 +174,10 @@ class _Worker:
         keys, head_dim = k.shape[-2:]
         blocks = -(-min(keys, CHUNK_TOKENS) // block_size)
         self.block_size, self.scale, self.chunk = block_size, scale, blocks * block_size
-        self.k, self.v = k.new_empty(2, blocks, block_size * head_dim)
+        self.room = k.new_empty(2, blocks, block_size * head_dim)
         self.weights = k.new_empty(self.chunk * block_size)
+        # cutting tensors takes as long as adding up: every cut is made once
+        self.rooms = lru_cache(maxsize=16)(self._rooms)
 
     def attend(self, part: _Part) -> None:
         """Write `part.out`."""
@@ -183,6 +186,7 @@ class _Worker:
         lse = None if part.lse is None else part.lse.split(self.block_size)
         totals: dict[int, Tensor] = {}
         whole = [length == len(part.k) for length in part.lengths]
+        sources, index = self.sources(part), part.index.unbind()
         for everything, run in groupby(range(len(q)), key=whole.__getitem__):
             blocks = list(run)
             if everything and part.ball is None:
@@ -193,30 +197,17 @@ class _Worker:
                 )
                 continue
             for block in blocks:
-                totals[block] = total = self.mix(part, block, terms, out[block])
+                chunks = self.chunks(part, sources, index[block], part.lengths[block])
+                totals[block] = total = _mix(chunks, terms, block, out[block])
                 if lse is not None:
                     shift = 0.0 if shifts is None else shifts[block]
-                    lse[block].copy_(total.log() - shift if part.lengths[block] else -torch.inf)
+                    lse[block].copy_(
+                        total.float().log() - shift if part.lengths[block] else -torch.inf
+                    )
         if totals and not _fit(torch.cat(list(totals.values()))):
             for block in (block for block, total in totals.items() if not _fit(total)):
                 at = self.places(part, block)
                 _dense(q[block], part.k[at], part.v[at], self.scale, out[block], _of(lse, block))
-
-    def mix(
-        self, part: _Part, block: int, terms: Callable[[Tensor, int], Tensor], out: Tensor
-    ) -> Tensor:
-        """Write the mean of the values into `out`; return the sum of the terms, (queries,)."""
-        mixed, total = None, None
-        for k, v in self.chunks(part, block):
-            weights = terms(k, block)
-            product, sums = torch.mm(weights.T, v).float(), _sum(weights)
-            mixed = product if mixed is None else mixed.add_(product)
-            total = sums if total is None else total.add_(sums)
-        if mixed is None or total is None:
-            out.zero_()
-            return torch.ones(1)
-        out.copy_(mixed.div_(total[:, None]))
-        return total
 
     def exp2_terms(self, q: Tensor) -> Terms:
         """exp(logits) in float32, (keys, queries), through the base that is faster."""
@@ -250,32 +241,40 @@ class _Worker:
 
         return terms, shifts
 
-    def chunks(self, part: _Part, block: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Keys and values that the query block attends to, at most `self.chunk` at a time."""
-        length = part.lengths[block]
-        for first in range(0, length, self.chunk):
-            here = slice(first, min(first + self.chunk, length))
-            if length == len(part.k):
-                yield part.k[here], part.v[here]
-            else:
-                index = part.index[block, first // self.block_size :]
-                size = here.stop - first
-                yield (
-                    self.gather(part.k, index, size, self.k),
-                    self.gather(part.v, index, size, self.v),
-                )
+    def sources(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Keys and values as one row a whole block."""
+        whole = len(part.k) // self.block_size
+        k, v = (x[: whole * self.block_size].view(whole, -1) for x in (part.k, part.v))
+        return k, v
 
-    def gather(self, x: Tensor, index: Tensor, length: int, space: Tensor) -> Tensor:
-        """The first `length` rows of the blocks `index` of x, (tokens, head_dim)."""
-        full, rest = divmod(length, self.block_size)
-        out = space.view(-1, x.shape[-1])[:length]
-        if full:
-            blocks = x[: len(x) // self.block_size * self.block_size].view(-1, space.shape[-1])
-            torch.index_select(blocks, 0, index[:full], out=space[:full])
-        if rest:
-            start = int(index[full]) * self.block_size
-            out[full * self.block_size :] = x[start : start + rest]
-        return out
+    def chunks(
+        self, part: _Part, sources: tuple[Tensor, Tensor], index: Tensor, length: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values of `length` tokens in the listed blocks, at most `self.chunk` at a time."""
+        if length == len(part.k):
+            yield from zip(part.k.split(self.chunk), part.v.split(self.chunk), strict=True)
+            return
+        for first in range(0, length, self.chunk):
+            size = min(self.chunk, length - first)
+            full, rest = divmod(size, self.block_size)
+            blocks, rows = self.rooms(size)
+            listed = index.narrow(0, first // self.block_size, full + (rest > 0))
+            if rest:
+                start = int(listed[full]) * self.block_size
+                for row, x in zip(rows, (part.k, part.v), strict=True):
+                    row[size - rest :] = x[start : start + rest]
+                listed = listed[:full]
+            if full:
+                torch.index_select(sources[0], 0, listed, out=blocks[0])
+                torch.index_select(sources[1], 0, listed, out=blocks[1])
+            yield rows
+
+    def _rooms(self, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Buffers for keys and values of `size` tokens: as whole blocks, and as tokens."""
+        k, v = self.room
+        tokens = self.room.view(2, self.chunk, -1)
+        full = size // self.block_size
+        return (k[:full], v[:full]), (tokens[0, :size], tokens[1, :size])
 
     def places(self, part: _Part, block: int) -> Tensor:
         """Places of all keys that the query block attends to."""
@@ -284,15 +283,33 @@ class _Worker:
         return places.flatten()[: part.lengths[block]]
 
 
+def _mix(
+    chunks: Iterable[tuple[Tensor, Tensor]],
+    terms: Callable[[Tensor, int], Tensor],
+    block: int,
+    out: Tensor,
+) -> Tensor:
+    """Write the mean of the values into `out`; return the sum of the terms, (queries,).
+
+    A single chunk, the usual case, is never converted: its products and sums are rounded to the
+    dtype of the terms, as the output is.
+    """
+    mixed, total = None, None
+    for k, v in chunks:
+        weights = terms(k, block)
+        sums = weights.sum(0)
+        product = torch.mm(weights.T, v)
+        mixed = product if mixed is None else mixed.float().add_(product)
+        total = sums if total is None else total.float().add_(sums)
+    if mixed is None or total is None:
+        out.zero_()
+        return torch.ones(1)
+    torch.div(mixed, total[:, None], out=out)
+    return total
+
+
 def _fit(totals: Tensor) -> bool:
     return bool(((totals >= SMALLEST_TOTAL) & (totals <= LARGEST_TOTAL)).all())
-
-
-def _sum(weights: Tensor) -> Tensor:
-    """Sum over the keys, in two stages: torch adds up fast only within a dtype."""
-    if len(weights) % 128 == 0:
-        weights = weights.view(-1, 128, weights.shape[-1]).sum(1)
-    return weights.sum(0, dtype=torch.float32)
 
 
 def _of(lse: Tensor | Sequence[Tensor] | None, place: Any) -> Tensor | None:
