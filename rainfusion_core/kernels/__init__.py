@@ -13,6 +13,7 @@ KERNELS: Registry[Kernel] = Registry(
     "kernel",
     {
         "reference": "rainfusion_core.kernels.reference:attention",
+        "c-blocks": "rainfusion_core.kernels.c_blocks:attention",
         "torch-blocks": "rainfusion_core.kernels.torch_blocks:attention",
         "triton-blocks": "rainfusion_core.kernels.triton_blocks:attention",
         "gluon-sm90": "rainfusion_core.kernels.gluon_sm90:attention",
@@ -30,7 +31,7 @@ def choose_kernel(
     """
     call = (device, dtype, head_dim, block_size)
     if name == "auto":
-        fast = FASTEST_FIRST if device.type == "cuda" else ()
+        fast = FASTEST_FIRST.get(device.type, ())
         name = next((n for n in fast if unavailable_reason(n, *call) is None), "torch-blocks")
     reason = unavailable_reason(name, *call)
     if reason is not None:
@@ -55,6 +56,14 @@ def unavailable_reason(
     """Why a kernel cannot take such a call on this machine, or None if it can."""
     check = _CHECKS.get(name)
     return None if check is None else check(device, dtype, head_dim, block_size)
+
+
+def _no_c(device: torch.device, dtype: torch.dtype, head_dim: int, block_size: int) -> str | None:
+    if device.type != "cpu":
+        return f"it needs a CPU, the device is {device.type}"
+    from rainfusion_core.kernels import c_blocks
+
+    return c_blocks.unavailable(dtype, head_dim)
 
 
 def _no_triton(
@@ -105,8 +114,10 @@ def _triton_version() -> tuple[int, ...]:
     return tuple(int(number) for number in triton.__version__.split(".")[:2])
 
 
-FASTEST_FIRST = ("gluon-sm90", "triton-blocks")
+# by type of device; what none of them takes is left to torch-blocks
+FASTEST_FIRST = {"cpu": ("c-blocks",), "cuda": ("gluon-sm90", "triton-blocks")}
 _CHECKS: dict[str, Callable[[torch.device, torch.dtype, int, int], str | None]] = {
+    "c-blocks": _no_c,
     "triton-blocks": _no_triton,
     "gluon-sm90": _no_hopper,
 }

@@ -244,7 +244,8 @@ class _Worker:
     def sources(self, part: _Part) -> tuple[Tensor, Tensor]:
         """Keys and values as one row a whole block."""
         whole = len(part.k) // self.block_size
-        k, v = (x[: whole * self.block_size].view(whole, -1) for x in (part.k, part.v))
+        width = self.room.shape[-1]
+        k, v = (x[: whole * self.block_size].view(whole, width) for x in (part.k, part.v))
         return k, v
 
     def chunks(

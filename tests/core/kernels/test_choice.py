@@ -7,6 +7,7 @@ from rainfusion_core import kernels
 from rainfusion_core.errors import KernelUnavailable, UnknownName
 from rainfusion_core.kernels import (
     available_kernels,
+    c_blocks,
     choose_kernel,
     reference,
     torch_blocks,
@@ -22,6 +23,17 @@ def no_interpreter(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "_triton_interprets", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch: pytest.MonkeyPatch):
+    """A function that says what is missing for the C kernel; without a call it is a compiler."""
+
+    def missing(reason: str | None) -> None:
+        monkeypatch.setattr(c_blocks, "unavailable", lambda dtype, head_dim: reason)
+
+    missing("it needs a C compiler")
+    return missing
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch):
     """A function that sets the compute capability of a GPU which is not there."""
@@ -33,8 +45,21 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
     return capability
 
 
-def test_auto_takes_torch_on_a_cpu():
+def test_auto_takes_c_on_a_cpu(compiler):
+    compiler(None)
+    assert choose_kernel("auto", CPU, *CALL) == ("c-blocks", c_blocks.attention)
+
+
+def test_auto_takes_torch_on_a_cpu_without_a_compiler():
     assert choose_kernel("auto", CPU, *CALL) == ("torch-blocks", torch_blocks.attention)
+
+
+def test_the_c_kernel_is_refused_with_the_reason_it_gives():
+    with pytest.raises(
+        KernelUnavailable, match="kernel c-blocks cannot run: it needs a C compiler"
+    ):
+        choose_kernel("c-blocks", CPU, *CALL)
+    assert unavailable_reason("c-blocks", CUDA, *CALL) == "it needs a CPU, the device is cuda"
 
 
 @pytest.mark.parametrize(

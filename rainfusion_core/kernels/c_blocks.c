@@ -1,0 +1,213 @@
+/* Block-sparse attention of one head for CPUs with AVX-512, in float32 or (-DBF16) in bfloat16.
+
+Built by c_blocks.py with whatever C compiler there is. A query block walks its kept keys in chunks
+that stay in the L2 cache, carrying the running maximum and sum of the softmax (FlashAttention-2,
+arXiv 2307.08691). Products are register tiles of ROWS x 3 vectors: 24 sums, 3 operands, 1 broadcast
+of the 32 registers there are.
+
+Sums, maxima and exponentials are float32. Only the terms are rounded to bfloat16, for the product
+with the values, as in every flash kernel. */
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROWS 8   /* queries of a register tile */
+#define TILE 16  /* keys of a vector */
+#define CHUNK 24 /* tiles that are scored before their values are added */
+#define SPAN (CHUNK * TILE)
+#define INLINE static inline __attribute__((always_inline))
+
+#ifdef BF16
+typedef uint16_t element;
+typedef __m512bh operand;
+#define PAIR 2 /* numbers that one lane multiplies */
+#define LOAD(p) ((operand)_mm512_loadu_si512(p))
+#define SPREAD(p, i) ((operand)_mm512_set1_epi32(((const int32_t *)(p))[i]))
+#define DOT(sum, a, b) _mm512_dpbf16_ps(sum, a, b)
+#define STORE(p, x) _mm256_storeu_si256((__m256i *)(p), (__m256i)_mm512_cvtneps_pbh(x))
+#else
+typedef float element;
+typedef __m512 operand;
+#define PAIR 1
+#define LOAD(p) _mm512_loadu_ps(p)
+#define SPREAD(p, i) _mm512_set1_ps((p)[i])
+#define DOT(sum, a, b) _mm512_fmadd_ps(a, b, sum)
+#define STORE(p, x) _mm512_storeu_ps(p, x)
+#endif
+
+INLINE __m512 exp2_of(__m512 x) {
+    /* x <= 0; a NaN stays one, and what is masked (-inf) ends as 0 */
+    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
+    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 rest = _mm512_sub_ps(x, whole);
+    __m512 sum = _mm512_set1_ps(1.5403530e-4f);
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.3333558e-3f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.6181291e-3f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.5504109e-2f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.4022651e-1f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.9314718e-1f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(sum, whole);
+}
+
+/* scores[row][16 j ...] = q[row] . keys of tile j, for `width` tiles */
+INLINE void score(const element *q, const element *k, const int64_t *tiles, float *scores, int dim,
+                  const int width) {
+    __m512 sums[ROWS][3];
+    const element *key[3];
+    for (int j = 0; j < width; j++) key[j] = k + tiles[j] * TILE * dim;
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+        for (int j = 0; j < width; j++) sums[r][j] = _mm512_setzero_ps();
+    for (int d = 0; d < dim / PAIR; d++) {
+        operand b[3];
+#pragma GCC unroll 3
+        for (int j = 0; j < width; j++) b[j] = LOAD(key[j] + d * TILE * PAIR);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            operand a = SPREAD(q + r * dim, d);
+#pragma GCC unroll 3
+            for (int j = 0; j < width; j++) sums[r][j] = DOT(sums[r][j], a, b[j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+        for (int j = 0; j < width; j++) _mm512_storeu_ps(scores + r * SPAN + j * TILE, sums[r][j]);
+}
+
+/* out[row][...] = out[row] * shrink[row] + terms[row] . values, in `width` vectors of columns */
+INLINE void add_values(const element *terms, const element *v, const int64_t *tiles, int count,
+                       const float *shrink, float *out, int dim, const int width) {
+    __m512 sums[ROWS][3];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+        for (int j = 0; j < width; j++)
+            sums[r][j] = _mm512_mul_ps(_mm512_loadu_ps(out + r * dim + j * 16),
+                                       _mm512_set1_ps(shrink[r]));
+    for (int t = 0; t < count; t++) {
+        const element *value = v + tiles[t] * TILE * dim;
+        for (int i = 0; i < TILE / PAIR; i++, value += dim * PAIR) {
+            operand b[3];
+#pragma GCC unroll 3
+            for (int j = 0; j < width; j++) b[j] = LOAD(value + j * 16 * PAIR);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                operand a = SPREAD(terms + r * SPAN, t * (TILE / PAIR) + i);
+#pragma GCC unroll 3
+                for (int j = 0; j < width; j++) sums[r][j] = DOT(sums[r][j], a, b[j]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+        for (int j = 0; j < width; j++) _mm512_storeu_ps(out + r * dim + j * 16, sums[r][j]);
+}
+
+/* one row: scale, mask what lies behind `valid`, and turn scores into terms */
+INLINE void soften(float *scores, element *terms, int count, int valid, float scale, float *peak,
+                   float *total, float *shrink) {
+    __m512 highest = _mm512_set1_ps(*peak), sum = _mm512_setzero_ps();
+    for (int t = 0; t < count; t++) {
+        int left = valid - t * TILE;
+        __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + t * TILE), _mm512_set1_ps(scale));
+        if (left < TILE)
+            x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
+        _mm512_storeu_ps(scores + t * TILE, x);
+        highest = _mm512_max_ps(highest, x);
+    }
+    float now = _mm512_reduce_max_ps(highest);
+    *shrink = *peak == now ? 1.0f : exp2f(*peak - now);
+    for (int t = 0; t < count; t++) {
+        __m512 x = _mm512_loadu_ps(scores + t * TILE);
+        x = exp2_of(_mm512_sub_ps(x, _mm512_set1_ps(now)));
+        sum = _mm512_add_ps(sum, x);
+        STORE(terms + t * TILE, x);
+    }
+    *total = *total * *shrink + _mm512_reduce_add_ps(sum);
+    *peak = now;
+}
+
+/* `count` tiles of keys for all rows of a query block */
+static void add_chunk(const element *q, const element *k, const element *v, const int64_t *tiles,
+                      int count, int valid, int rows, int dim, float scale, float *out, float *peak,
+                      float *total) {
+    float scores[ROWS * SPAN], shrink[ROWS];
+    element terms[ROWS * SPAN];
+    for (int g = 0; g < rows; g += ROWS) {
+        const element *here = q + g * dim;
+        int t = 0;
+        for (; t + 3 <= count; t += 3) score(here, k, tiles + t, scores + t * TILE, dim, 3);
+        for (; t < count; t++) score(here, k, tiles + t, scores + t * TILE, dim, 1);
+        for (int r = 0; r < ROWS; r++)
+            soften(scores + r * SPAN, terms + r * SPAN, count, valid, scale, peak + g + r,
+                   total + g + r, shrink + r);
+        float *to = out + g * dim;
+        int c = 0;
+        for (; c + 3 <= dim / 16; c += 3)
+            add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, to + c * 16, dim, 3);
+        for (; c + 2 <= dim / 16; c += 2)
+            add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, to + c * 16, dim, 2);
+        for (; c < dim / 16; c++)
+            add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, to + c * 16, dim, 1);
+    }
+}
+
+/* Keys as [tile][dim / PAIR][TILE][PAIR], values as [keys / PAIR][dim][PAIR], zeros behind `valid`.
+   `stride` is the distance of tokens. */
+void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride, element *packed_k,
+          element *packed_v, int64_t valid, int64_t padded, int dim) {
+    for (int64_t i = 0; i < padded; i++) {
+        element *tile = packed_k + i / TILE * TILE * dim + i % TILE * PAIR;
+        element *pair = packed_v + i / PAIR * PAIR * dim + i % PAIR;
+        for (int d = 0; d < dim; d++) {
+            tile[d / PAIR * TILE * PAIR + d % PAIR] = i < valid ? k[i * k_stride + d] : 0;
+            pair[d * PAIR] = i < valid ? v[i * v_stride + d] : 0;
+        }
+    }
+}
+
+/* Query blocks first .. last - 1 of a head; returns nonzero if there is no memory.
+   index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to. */
+int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
+           float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
+           int64_t last, int64_t queries, int block, int dim, float scale) {
+    size_t padded = (block + ROWS - 1) / ROWS * ROWS;
+    float *mixed = malloc(padded * (dim + 2) * sizeof(float));
+    element *here = malloc(padded * dim * sizeof(element));
+    if (!mixed || !here) return free(mixed), free(here), 1;
+    float *peak = mixed + padded * dim, *total = peak + padded;
+    for (int64_t b = first; b < last; b++) {
+        int rows = queries - b * block < block ? (int)(queries - b * block) : block;
+        memset(mixed, 0, padded * (dim + 2) * sizeof(float));
+        memset(here, 0, padded * dim * sizeof(element));
+        for (int r = 0; r < rows; r++)
+            memcpy(here + r * dim, q + (b * block + r) * q_stride, dim * sizeof(element));
+        for (size_t r = 0; r < padded; r++) peak[r] = -INFINITY;
+        int64_t tiles = (tokens[b] + TILE - 1) / TILE, per_block = block / TILE;
+        for (int64_t t = 0; t < tiles; t += CHUNK) {
+            int64_t listed[CHUNK];
+            int count = tiles - t < CHUNK ? (int)(tiles - t) : CHUNK;
+            for (int i = 0; i < count; i++)
+                listed[i] = index[b * width + (t + i) / per_block] * per_block + (t + i) % per_block;
+            int64_t left = tokens[b] - t * TILE;
+            add_chunk(here, k, v, listed, count, left < SPAN ? (int)left : SPAN, rows, dim, scale,
+                      mixed, peak, total);
+        }
+        for (int r = 0; r < rows; r++) {
+            __m512 share = _mm512_set1_ps(tiles ? 1.0f / total[r] : 0.0f);
+            element *to = out + (b * block + r) * dim;
+            for (int d = 0; d < dim; d += 16)
+                STORE(to + d, _mm512_mul_ps(_mm512_loadu_ps(mixed + r * dim + d), share));
+            /* peak and total are of base 2 */
+            if (lse) lse[b * block + r] = tiles ? (peak[r] + log2f(total[r])) * 0.69314718f : -INFINITY;
+        }
+    }
+    return free(mixed), free(here), 0;
+}
