@@ -9,6 +9,7 @@ from rainfusion_core import fused
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.selectors import SELECTORS, Call, Memory
 
@@ -44,7 +45,9 @@ def sparse_attention(
     call = Call(layout, method.complete(config), scale, key_lengths, memory or Memory())
     order = method.ordered(q, k, call)
     name, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], order.block_size)
-    if fused.can_fuse(method, name, q.device):
+    if config.correction != "none":
+        kernel = corrected(name, kernel)
+    elif fused.can_fuse(method, name, q.device):
         return fused.attention(q, k, v, order, method, call, kernel)
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)

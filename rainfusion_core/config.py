@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from rainfusion_core.budget import BUDGETS
 from rainfusion_core.errors import ConfigError, UnknownName
 
+CORRECTIONS = ("none", "pooled")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SparseConfig:
@@ -27,6 +29,8 @@ class SparseConfig:
         dense_last_steps: the same for the trailing steps.
         dense_layers: layers of each transformer that always run dense, counted from 0; negative
             numbers count from the end.
+        correction: "pooled" lets dropped blocks stay in the softmax through their means, "none"
+            drops them altogether.
         kernel: name in `KERNELS`, or "auto".
         dense_kernel: name in `DENSE_KERNELS` for the calls that run dense, or "auto" for the
             fastest one, found by measuring it on a call of the run.
@@ -44,6 +48,7 @@ class SparseConfig:
     dense_steps: float = 0
     dense_last_steps: float = 0
     dense_layers: tuple[int, ...] = ()
+    correction: str = "none"
     kernel: str = "auto"
     dense_kernel: str = "auto"
     options: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
@@ -63,6 +68,8 @@ class SparseConfig:
             )
         if self.budget not in BUDGETS:
             raise UnknownName("budget", self.budget, BUDGETS)
+        if self.correction not in CORRECTIONS:
+            raise UnknownName("correction", self.correction, CORRECTIONS)
         if self.block_size < 16 or self.block_size & (self.block_size - 1):
             raise ConfigError(
                 f"block_size must be a power of two and at least 16, got {self.block_size}",

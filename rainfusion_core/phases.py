@@ -9,6 +9,7 @@ from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.masks import key_lengths_of
@@ -71,6 +72,8 @@ class PhasedAttention:
             self.kernel, kernel = choose_kernel(
                 config.kernel, q.device, q.dtype, q.shape[-1], self.kept.block_size
             )
+            if config.correction != "none":
+                kernel = corrected(self.kernel, kernel)
             out = kernel(q, k, v, self.kept, scale=call.scale, key_lengths=call.key_lengths)
         with self.timer.part(RESTORE):
             return order.unpermute(out)

@@ -40,6 +40,10 @@ DenseSteps = Annotated[
 DenseLayers = Annotated[
     str | None, typer.Option(help="Layers left dense, as in 0,1,-1 or 0-3; -1 is the last.")
 ]
+Correction = Annotated[
+    str | None,
+    typer.Option(help="pooled: skipped blocks still count, through their means; none drops them."),
+]
 Kernel = Annotated[str | None, typer.Option(help="Sparse kernel; auto picks by device and dtype.")]
 Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]

@@ -110,13 +110,14 @@ INLINE void add_values(const element *terms, const element *v, const int64_t *ti
         for (int j = 0; j < width; j++) _mm512_storeu_ps(out + r * dim + j * 16, sums[r][j]);
 }
 
-/* one row: scale, mask what lies behind `valid`, and turn scores into terms */
-INLINE void soften(float *scores, element *terms, int count, int valid, float scale, float *peak,
-                   float *total, float *shrink) {
+/* one row: scale, add `bias` if there is one, mask what lies behind `valid`, turn scores into terms */
+INLINE void soften(float *scores, element *terms, int count, int valid, float scale,
+                   const float *bias, float *peak, float *total, float *shrink) {
     __m512 highest = _mm512_set1_ps(*peak), sum = _mm512_setzero_ps();
     for (int t = 0; t < count; t++) {
         int left = valid - t * TILE;
         __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + t * TILE), _mm512_set1_ps(scale));
+        if (bias) x = _mm512_add_ps(x, _mm512_loadu_ps(bias + t * TILE));
         if (left < TILE)
             x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
         _mm512_storeu_ps(scores + t * TILE, x);
@@ -124,6 +125,10 @@ INLINE void soften(float *scores, element *terms, int count, int valid, float sc
     }
     float now = _mm512_reduce_max_ps(highest);
     *shrink = *peak == now ? 1.0f : exp2f(*peak - now);
+    if (now == -INFINITY) { /* all is masked so far, and inf - inf is NaN */
+        memset(terms, 0, count * TILE * sizeof(element));
+        return;
+    }
     for (int t = 0; t < count; t++) {
         __m512 x = _mm512_loadu_ps(scores + t * TILE);
         x = exp2_of(_mm512_sub_ps(x, _mm512_set1_ps(now)));
@@ -136,8 +141,8 @@ INLINE void soften(float *scores, element *terms, int count, int valid, float sc
 
 /* `count` tiles of keys for all rows of a query block */
 static void add_chunk(const element *q, const element *k, const element *v, const int64_t *tiles,
-                      int count, int valid, int rows, int dim, float scale, float *out, float *peak,
-                      float *total) {
+                      int count, int valid, int rows, int dim, float scale, const float *bias,
+                      float *out, float *peak, float *total) {
     float scores[ROWS * SPAN], shrink[ROWS];
     element terms[ROWS * SPAN];
     for (int g = 0; g < rows; g += ROWS) {
@@ -146,8 +151,8 @@ static void add_chunk(const element *q, const element *k, const element *v, cons
         for (; t + 3 <= count; t += 3) score(here, k, tiles + t, scores + t * TILE, dim, 3);
         for (; t < count; t++) score(here, k, tiles + t, scores + t * TILE, dim, 1);
         for (int r = 0; r < ROWS; r++)
-            soften(scores + r * SPAN, terms + r * SPAN, count, valid, scale, peak + g + r,
-                   total + g + r, shrink + r);
+            soften(scores + r * SPAN, terms + r * SPAN, count, valid, scale, bias,
+                   peak + g + r, total + g + r, shrink + r);
         float *to = out + g * dim;
         int c = 0;
         for (; c + 3 <= dim / 16; c += 3)
@@ -174,14 +179,19 @@ void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride
 }
 
 /* Query blocks first .. last - 1 of a head; returns nonzero if there is no memory.
-   index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to. */
+   index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to.
+   means_k, means_v: a packed key and value for each key block, which stand for it where it is not
+   kept, or NULL; sizes: log2 of how many tokens a key block has, -inf where none, to whole tiles. */
 int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
            float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
-           int64_t last, int64_t queries, int block, int dim, float scale) {
+           int64_t last, int64_t queries, int block, int dim, float scale, const element *means_k,
+           const element *means_v, const float *sizes, int64_t key_blocks) {
+    int64_t mean_tiles = means_k ? (key_blocks + TILE - 1) / TILE : 0;
     size_t padded = (block + ROWS - 1) / ROWS * ROWS;
     float *mixed = malloc(padded * (dim + 2) * sizeof(float));
     element *here = malloc(padded * dim * sizeof(element));
-    if (!mixed || !here) return free(mixed), free(here), 1;
+    float *bias = malloc((mean_tiles + 1) * TILE * sizeof(float));
+    if (!mixed || !here || !bias) return free(mixed), free(here), free(bias), 1;
     float *peak = mixed + padded * dim, *total = peak + padded;
     for (int64_t b = first; b < last; b++) {
         int rows = queries - b * block < block ? (int)(queries - b * block) : block;
@@ -198,16 +208,26 @@ int attend(const element *q, int64_t q_stride, const element *k, const element *
                 listed[i] = index[b * width + (t + i) / per_block] * per_block + (t + i) % per_block;
             int64_t left = tokens[b] - t * TILE;
             add_chunk(here, k, v, listed, count, left < SPAN ? (int)left : SPAN, rows, dim, scale,
-                      mixed, peak, total);
+                      NULL, mixed, peak, total);
+        }
+        if (mean_tiles) memcpy(bias, sizes, mean_tiles * TILE * sizeof(float));
+        for (int64_t i = 0; mean_tiles && i < (tiles + per_block - 1) / per_block; i++)
+            bias[index[b * width + i]] = -INFINITY;
+        for (int64_t t = 0; t < mean_tiles; t += CHUNK) {
+            int64_t listed[CHUNK];
+            int count = mean_tiles - t < CHUNK ? (int)(mean_tiles - t) : CHUNK;
+            for (int i = 0; i < count; i++) listed[i] = t + i;
+            add_chunk(here, means_k, means_v, listed, count, count * TILE, rows, dim, scale,
+                      bias + t * TILE, mixed, peak, total);
         }
         for (int r = 0; r < rows; r++) {
-            __m512 share = _mm512_set1_ps(tiles ? 1.0f / total[r] : 0.0f);
+            __m512 share = _mm512_set1_ps(total[r] == 0.0f ? 0.0f : 1.0f / total[r]);
             element *to = out + (b * block + r) * dim;
             for (int d = 0; d < dim; d += 16)
                 STORE(to + d, _mm512_mul_ps(_mm512_loadu_ps(mixed + r * dim + d), share));
             /* peak and total are of base 2 */
-            if (lse) lse[b * block + r] = tiles ? (peak[r] + log2f(total[r])) * 0.69314718f : -INFINITY;
+            if (lse) lse[b * block + r] = (peak[r] + log2f(total[r])) * 0.69314718f;
         }
     }
-    return free(mixed), free(here), 0;
+    return free(mixed), free(here), free(bias), 0;
 }

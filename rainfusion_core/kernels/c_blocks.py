@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
+from rainfusion_core.kernels.correction import pooled_blocks
 from rainfusion_core.kernels.cpu_blocks import PART_TOKENS, THREADING_PAYS, in_threads
 from rainfusion_core.kernels.torch_blocks import kept_tokens
 
@@ -31,7 +32,10 @@ TILE = 16  # keys, and columns, that the C code takes at a time
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 PACK = (_POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _INT)
-ATTEND = (_POINTER, _LONG, *(_POINTER,) * 6, *(_LONG,) * 4, _INT, _INT, ctypes.c_float)
+ATTEND = (
+    _POINTER, _LONG, *(_POINTER,) * 6, *(_LONG,) * 4, _INT, _INT, ctypes.c_float,
+    *(_POINTER,) * 3, _LONG,
+)  # fmt: skip
 
 
 def attention(
@@ -53,6 +57,34 @@ def attention(
     Raises:
         KernelUnavailable: the library cannot be built, or the sizes are no multiples of 16.
     """
+    return _attention(q, k, v, kept, scale, key_lengths, lse, corrected=False)
+
+
+def corrected_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    *,
+    scale: float | None = None,
+    key_lengths: Tensor | None = None,
+    lse: Tensor | None = None,
+) -> Tensor:
+    """Same contract as `kernels.reference.corrected_attention`, in the pass of `attention`."""
+    return _attention(q, k, v, kept, scale, key_lengths, lse, corrected=True)
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    scale: float | None,
+    key_lengths: Tensor | None,
+    lse: Tensor | None,
+    *,
+    corrected: bool,
+) -> Tensor:
     head_dim, keys = q.shape[-1], k.shape[-2]
     if head_dim % TILE or kept.block_size % TILE:
         raise KernelUnavailable(
@@ -70,12 +102,24 @@ def attention(
         ends = [keys] * len(k) if key_lengths is None else key_lengths.clamp(max=keys).tolist()
         scale = (head_dim**-0.5 if scale is None else scale) * log2(e)
         shared, index = q.shape[1] // k.shape[1], kept.index.contiguous()
+        blocks = -(-kept.key_blocks // TILE) * TILE
+        means = torch.empty(2, *k.shape[:2], blocks if corrected else 0, head_dim, dtype=dtype)
+        sizes = k.new_full((len(k), blocks), -torch.inf, dtype=torch.float32)
 
         def pack(head: tuple[int, int]) -> None:
             library.pack(
                 k[head].data_ptr(), k.stride(-2), v[head].data_ptr(), v.stride(-2),
                 packed[0][head].data_ptr(), packed[1][head].data_ptr(), ends[head[0]], padded, head_dim,
             )  # fmt: skip
+            if corrected:
+                b, h = head
+                pooled = pooled_blocks(k[b, h, : ends[b]], v[b, h, : ends[b]], kept.block_size)
+                mean_k, mean_v = (x.to(dtype) for x in pooled[:2])
+                sizes[b, : len(mean_k)] = pooled[2].log2()
+                library.pack(
+                    mean_k.data_ptr(), head_dim, mean_v.data_ptr(), head_dim,
+                    means[0][head].data_ptr(), means[1][head].data_ptr(), len(mean_k), blocks, head_dim,
+                )  # fmt: skip
 
         def work(queue: Iterator[tuple[int, int, int, int]]) -> None:
             for b, h, first, last in queue:
@@ -86,6 +130,9 @@ def attention(
                     None if lse is None else lse[b, h].data_ptr(), index[b, h].data_ptr(),
                     tokens[b, h].data_ptr(), index.shape[-1], first, last, q.shape[-2],
                     kept.block_size, head_dim, scale,
+                    means[0][key_head].data_ptr() if corrected else None,
+                    means[1][key_head].data_ptr() if corrected else None,
+                    sizes[b].data_ptr(), kept.key_blocks,
                 )  # fmt: skip
                 if failed:
                     raise MemoryError("no memory for one query block")

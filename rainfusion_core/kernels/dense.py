@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rainfusion_core.blocks import KeptBlocks, dense_blocks
 from rainfusion_core.errors import KernelUnavailable, UnknownName
-from rainfusion_core.kernels import torch_blocks
+from rainfusion_core.kernels import choose_kernel, unavailable_reason
 from rainfusion_core.kernels.cpu_blocks import multiplies_bfloat16
 
 Dense = Callable[..., Tensor]
@@ -29,7 +29,7 @@ def _with_backend(backend: SDPBackend) -> Dense:
 
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
-    """The block kernel with every block kept; on a CPU that multiplies bfloat16 faster than SDPA."""
+    """The block kernel of this machine with every block kept."""
     size = 128
     batch, heads, tokens, _ = q.shape
     kept = dense_blocks(batch, heads, -(-tokens // size), block_size=size, device=q.device)
@@ -41,7 +41,8 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> T
             key_blocks,
             size,
         )
-    return torch_blocks.attention(q, k, v, kept, scale=scale)
+    _, kernel = choose_kernel("auto", q.device, q.dtype, q.shape[-1], size)
+    return kernel(q, k, v, kept, scale=scale)
 
 
 DENSE_KERNELS: dict[str, Dense] = {
@@ -68,7 +69,7 @@ def choose_dense(name: str, q: Tensor, k: Tensor, v: Tensor) -> str:
     kernels differ in rounding. benchmarks/kernels.py checks the rule.
     """
     if name == "auto":
-        return _fastest(q.device, q.dtype)
+        return _fastest(q.device, q.dtype, q.shape[-1])
     if name not in DENSE_KERNELS:
         raise UnknownName("dense kernel", name, DENSE_KERNELS)
     available = available_dense(q.device, q.dtype)
@@ -80,8 +81,12 @@ def choose_dense(name: str, q: Tensor, k: Tensor, v: Tensor) -> str:
     return name
 
 
-def _fastest(device: torch.device, dtype: torch.dtype) -> str:
+def _fastest(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     if device.type == "cpu":
+        if dtype == torch.float32:
+            # the C kernel is faster than torch's attention, torch-blocks is not
+            no_c = unavailable_reason("c-blocks", device, dtype, head_dim)
+            return "blocks" if no_c is None else "sdpa"
         # torch multiplies float16 on a CPU several times slower than float32, which blocks uses
         native = dtype == torch.bfloat16 and multiplies_bfloat16()
         return "blocks" if native or dtype == torch.float16 else "sdpa"

@@ -64,6 +64,7 @@ def compare(
     negative: options.Negative = None,
     dense_steps: options.DenseSteps = None,
     dense_layers: options.DenseLayers = None,
+    correction: options.Correction = None,
     kernel: options.Kernel = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -96,8 +97,9 @@ def compare(
             for text in texts for seed in arms_of_options.read_seeds(seeds)
         ]  # fmt: skip
         base = sparse_config(
-            preset, order=order, dense_steps=dense_steps, dense_layers=dense_layers, kernel=kernel
-        )
+            preset, order=order, dense_steps=dense_steps, dense_layers=dense_layers,
+            correction=correction, kernel=kernel,
+        )  # fmt: skip
         arms = arms_of_options.arms_of(
             base, sparsities=sparsity or [], methods=method or [], variants=variant or []
         )

@@ -35,6 +35,7 @@ def generate(
     seed: options.Seed = 0,
     dense_steps: options.DenseSteps = None,
     dense_layers: options.DenseLayers = None,
+    correction: options.Correction = None,
     kernel: options.Kernel = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -57,8 +58,8 @@ def generate(
     preset = presets.resolve(model)
     config = sparse_config(
         preset, sparsity=sparsity, mass=mass, method=method, method_option=method_option,
-        order=order, dense_steps=dense_steps, dense_layers=dense_layers, kernel=kernel,
-        strict=strict,
+        order=order, dense_steps=dense_steps, dense_layers=dense_layers, correction=correction,
+        kernel=kernel, strict=strict,
     )  # fmt: skip
     clip = clip_of(
         preset, prompt, size=size, frames=frames, steps=steps, guidance=guidance,

@@ -65,6 +65,7 @@ def profile(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     dense_steps: options.DenseSteps = None,
+    correction: options.Correction = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     format: Format = "table",
@@ -86,8 +87,8 @@ def profile(
     else:
         job = _job(
             presets.resolve(model), size=size, frames=frames, sparsity=sparsity, weights=weights,
-            layers=layers, steps=steps, guidance=guidance, dense_steps=dense_steps, dtype=dtype,
-            device=device,
+            layers=layers, steps=steps, guidance=guidance, dense_steps=dense_steps,
+            correction=correction, dtype=dtype, device=device,
         )  # fmt: skip
         record = _profiled(job, stages=stages, measure=measure)
     _put_out(record, format, save, chart)
@@ -168,19 +169,17 @@ def _job(
     weights: str,
     layers: int | None,
     dense_steps: str | None,
+    correction: str | None,
     dtype: str,
     device: str,
     **given: Any,
 ) -> _Job:
-    from rf_cli.commands.generate import clip_of, source_of
+    from rf_cli.commands.generate import clip_of, source_of, sparse_config
 
     if weights not in WEIGHTS:
         raise UnknownName("kind of weights", weights, WEIGHTS)
-    settings: dict[str, Any] = preset.sparse.model_dump()
-    if dense_steps is not None:
-        first, last = options.read_dense_steps(dense_steps)
-        settings |= {"dense_steps": first, "dense_last_steps": last}
-    configs = [SparseConfig(**{**settings, "sparsity": each}) for each in read_sparsities(sparsity)]
+    base = sparse_config(preset, dense_steps=dense_steps, dense_layers=None, correction=correction)
+    configs = [replace(base, sparsity=each) for each in read_sparsities(sparsity)]
     clip = clip_of(preset, PROMPT, negative=None, seed=0, **given)
     source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
     return _Job(preset, clip, source, configs, weights, layers)

@@ -3,13 +3,21 @@
 import pytest
 import torch
 
-from rainfusion_core.kernels import KERNELS, available_kernels, reference
+from rainfusion_core.kernels import KERNELS, available_kernels, reference, unavailable_reason
 from rainfusion_core.kernels.torch_blocks import attention_by_count, kept_tokens
 from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
 
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 NAMES = available_kernels(torch.device(DEVICE), torch.float32, 64)
 KERNEL = pytest.mark.parametrize("name", NAMES)
+
+
+def skip_unless_able(name: str, shape: Shape, dtype: torch.dtype) -> None:
+    call = (torch.device(DEVICE), dtype, shape.head_dim, shape.block_size)
+    if name not in available_kernels(*call):
+        pytest.skip(str(unavailable_reason(name, *call)))
+    if name == "triton-blocks" and DEVICE == "cpu" and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter multiplies bfloat16 wrongly")
 
 
 def lse_of(kernel, q, k, v, kept, **settings) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,8 +30,7 @@ def lse_of(kernel, q, k, v, kept, **settings) -> tuple[torch.Tensor, torch.Tenso
 @pytest.mark.parametrize("density", [0.3, 1.0], ids="density{}".format)
 @pytest.mark.parametrize("shape", [*SHAPES, FULL_SIZE[0]])
 def test_lse_is_the_logarithm_of_the_denominator(name, shape: Shape, density: float, dtype):
-    if name == "triton-blocks" and DEVICE == "cpu" and dtype == torch.bfloat16:
-        pytest.skip("Triton's interpreter multiplies bfloat16 wrongly")
+    skip_unless_able(name, shape, dtype)
     q, k, v = shape.qkv(dtype)
     kept = shape.kept(density)
     settings = {"scale": 0.4, "key_lengths": shape.lengths()}

@@ -1,0 +1,117 @@
+"""The pooled correction: dropped blocks stay in the softmax, each through its mean key and mean value.
+
+What a kernel computed over the kept blocks is merged, by log-sum-exp, with an attention over the
+means of the dropped ones. `reference.corrected_attention` is the definition.
+
+Source: Sol-Attn, arXiv 2607.24027. Differs: blocks and selection are those of the method in use.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.kernels.base import Kernel
+from rainfusion_core.pooling import block_means
+
+# numbers in the logits of the means that are held at a time
+ROOM = 2**22
+
+
+def corrected(name: str, kernel: Kernel) -> Kernel:
+    """The kernel called `name`, with the correction: its own if it has one, else a second pass."""
+    if name == "reference":
+        from rainfusion_core.kernels import reference
+
+        return reference.corrected_attention
+    if name == "c-blocks":
+        from rainfusion_core.kernels import c_blocks
+
+        return c_blocks.corrected_attention
+
+    def attention(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        kept: KeptBlocks,
+        *,
+        scale: float | None = None,
+        key_lengths: Tensor | None = None,
+        lse: Tensor | None = None,
+    ) -> Tensor:
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        if lse is None:
+            lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+        out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths, lse=lse)
+        with torch.no_grad():
+            _merge_means(q, k, v, kept, scale, key_lengths, out, lse)
+        return out
+
+    return attention
+
+
+def pooled_blocks(k: Tensor, v: Tensor, block_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean key and mean value of each block of a head, and how many tokens it has; float32.
+
+    Args:
+        k, v: (tokens, head_dim), without padding.
+    """
+    mean_k, mean_v = (block_means(x[None, None], block_size)[0, 0] for x in (k, v))
+    starts = torch.arange(len(mean_k), device=k.device) * block_size
+    return mean_k, mean_v, (len(k) - starts).clamp(max=block_size).float()
+
+
+def _merge_means(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    scale: float,
+    key_lengths: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+) -> None:
+    """Add the dropped blocks to `out` and `lse`, some query blocks of a head at a time."""
+    shared, size = q.shape[1] // k.shape[1], kept.block_size
+    ends = [k.shape[-2]] * len(k) if key_lengths is None else key_lengths.tolist()
+    for b, h, places in _places(q, kept):
+        if places.start == 0 and h % shared == 0:
+            end = ends[b]
+            mean_k, mean_v, sizes = pooled_blocks(
+                k[b, h // shared, :end], v[b, h // shared, :end], size
+            )
+        bias = _dropped(kept, b, h, places, sizes).repeat_interleave(size, dim=0)
+        some = q[b, h, places]
+        logits = (some.float() @ mean_k.mT).mul_(scale).add_(bias[: len(some)])
+        sums = logits.logsumexp(-1)
+        total = torch.logaddexp(lse[b, h, places], sums)
+        # what neither kept nor dropped keys reach stays zero
+        share, more = (
+            torch.where(total == -torch.inf, 0.0, (x - total).exp())
+            for x in (lse[b, h, places], sums)
+        )
+        means = logits.sub_(torch.where(sums == -torch.inf, 0.0, sums)[:, None]).exp_() @ mean_v
+        kept_part = out[b, h, places].float() * share[:, None]
+        out[b, h, places] = torch.addcmul(kept_part, means, more[:, None]).to(out.dtype)
+        lse[b, h, places] = total
+
+
+def _places(q: Tensor, kept: KeptBlocks) -> Iterator[tuple[int, int, slice]]:
+    """(batch item, head, queries), whole query blocks whose logits fit into `ROOM`."""
+    step = max(1, ROOM // (kept.block_size * kept.key_blocks)) * kept.block_size
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            for first in range(0, q.shape[-2], step):
+                yield b, h, slice(first, first + step)
+
+
+def _dropped(kept: KeptBlocks, b: int, h: int, places: slice, sizes: Tensor) -> Tensor:
+    """(query_blocks, means) float32: log of the size of a block, -inf where it is kept."""
+    blocks = slice(places.start // kept.block_size, places.stop // kept.block_size)
+    index, count = kept.index[b, h, blocks].long(), kept.count[b, h, blocks, None]
+    listed = torch.arange(index.shape[-1], device=index.device) < count
+    hits = sizes.new_zeros(len(index), kept.key_blocks)
+    # add, not assign: padding may repeat a kept block
+    hits.scatter_add_(-1, index, listed.to(hits.dtype))
+    return torch.where(hits[:, : len(sizes)] > 0, -torch.inf, sizes.log())
