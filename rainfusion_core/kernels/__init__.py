@@ -17,6 +17,7 @@ KERNELS: Registry[Kernel] = Registry(
         "torch-blocks": "rainfusion_core.kernels.torch_blocks:attention",
         "triton-blocks": "rainfusion_core.kernels.triton_blocks:attention",
         "gluon-sm90": "rainfusion_core.kernels.gluon_sm90:attention",
+        "flex": "rainfusion_core.kernels.flex:attention",
     },
 )
 
@@ -64,6 +65,16 @@ def _no_c(device: torch.device, dtype: torch.dtype, head_dim: int, block_size: i
     from rainfusion_core.kernels import c_blocks
 
     return c_blocks.unavailable(dtype, head_dim)
+
+
+def _no_flex(
+    device: torch.device, dtype: torch.dtype, head_dim: int, block_size: int
+) -> str | None:
+    from rainfusion_core.kernels import flex
+
+    if device.type == "cpu" and dtype == torch.float64:
+        return f"it does not compute in {dtype}"
+    return flex.unavailable(device)
 
 
 def _no_triton(
@@ -118,6 +129,7 @@ def _triton_version() -> tuple[int, ...]:
 FASTEST_FIRST = {"cpu": ("c-blocks",), "cuda": ("gluon-sm90", "triton-blocks")}
 _CHECKS: dict[str, Callable[[torch.device, torch.dtype, int, int], str | None]] = {
     "c-blocks": _no_c,
+    "flex": _no_flex,
     "triton-blocks": _no_triton,
     "gluon-sm90": _no_hopper,
 }

@@ -9,6 +9,7 @@ from rainfusion_core.kernels import (
     available_kernels,
     c_blocks,
     choose_kernel,
+    flex,
     reference,
     torch_blocks,
     unavailable_reason,
@@ -25,10 +26,11 @@ def no_interpreter(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch: pytest.MonkeyPatch):
-    """A function that says what is missing for the C kernel; without a call it is a compiler."""
+    """A function that says what compiled kernels miss; without a call it is a compiler."""
 
     def missing(reason: str | None) -> None:
         monkeypatch.setattr(c_blocks, "unavailable", lambda dtype, head_dim: reason)
+        monkeypatch.setattr(flex, "unavailable", lambda device: reason)
 
     missing("it needs a C compiler")
     return missing

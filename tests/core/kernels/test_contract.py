@@ -8,7 +8,8 @@ from rainfusion_core.kernels.torch_blocks import attention_by_count, kept_tokens
 from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
 
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-NAMES = available_kernels(torch.device(DEVICE), torch.float32, 64)
+# flex compiles for every shape, and on a CPU it has no log-sum-exp
+NAMES = [n for n in available_kernels(torch.device(DEVICE), torch.float32, 64) if n != "flex"]
 KERNEL = pytest.mark.parametrize("name", NAMES)
 
 
