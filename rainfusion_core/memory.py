@@ -1,6 +1,7 @@
 """How much memory a device has free, and how many layers of a transformer fit into it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -57,3 +58,21 @@ def fitting_layers(wanted: int, *, layer_bytes: int, other_bytes: int, free: int
             hint="ask for a smaller --size or fewer --frames",
         )
     return min(wanted, room // layer_bytes)
+
+
+def check_room(needed: Mapping[str, int], *, free: int, where: str) -> None:
+    """Refuse what does not fit.
+
+    Args:
+        needed: bytes by what takes them.
+
+    Raises:
+        ConfigError: together they are more than `free`.
+    """
+    if sum(needed.values()) <= free:
+        return
+    parts = " and ".join(f"{size / 2**30:.1f} GiB for {what}" for what, size in needed.items())
+    raise ConfigError(
+        f"memory is too small: {parts}, {free / 2**30:.1f} GiB are free on {where}",
+        hint="try --offload or --quantize, a smaller --size, or fewer --frames",
+    )

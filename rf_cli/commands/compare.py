@@ -8,7 +8,7 @@ import typer
 
 from rainfusion_core.errors import ConfigError
 from rf_cli import arms as arms_of_options
-from rf_cli import compare_folder, compare_run, console, load_options, options, presets
+from rf_cli import compare_folder, compare_run, console, load_options, options, presets, room
 from rf_cli.commands.generate import clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def compare(
         )  # fmt: skip
         arms += _floor(source, arms[0]) if noise_floor else []
         _check(source, arms)
+        room.check(preset, source, clips[0])
         network = _network(lpips)
         compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
         facts = _render(

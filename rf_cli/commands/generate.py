@@ -9,7 +9,7 @@ import typer
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
-from rf_cli import console, load_options, media, options, presets, tables
+from rf_cli import console, load_options, media, options, presets, room, tables
 from rf_cli.progress import live
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def generate(
     )
     check_names(config)  # before the weights load
     check(source)
+    room.check(preset, source, clip)
     record = _render(preset, source, clip, config, fps=fps, video=video, quiet=quiet or json)
     if json:
         console.out.print_json(data=record)

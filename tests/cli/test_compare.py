@@ -27,6 +27,7 @@ REFUSED = {
     "same-arms": ([PROMPT, "-s", "0.5", "-s", "0.5"], "two arms are the same"),
     "seeds": ([PROMPT, "--seeds", "one"], "--seeds must be whole numbers, got 'one'"),
     "repeat": ([PROMPT, "--repeat", "0"], "--repeat must be at least 1, got 0"),
+    "memory": ([PROMPT, "--frames", "8000001"], "memory is too small: 0.0 GiB for the transformer"),
     "size": ([PROMPT, "--size", "100x7"], "--size 100x7 does not fit shapes"),
     "videos": (["--videos", "a.mp4", "b.mp4"], "there is no video a.mp4"),
     "record": (["--videos", "a.json", "b.mp4"], "a.json is not a record that names a video"),

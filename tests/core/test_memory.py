@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from rainfusion_core.errors import ConfigError
-from rainfusion_core.memory import activation_bytes, fitting_layers, free_bytes, total_bytes
+from rainfusion_core.memory import (
+    activation_bytes,
+    check_room,
+    fitting_layers,
+    free_bytes,
+    total_bytes,
+)
 
 
 def fit(wanted, free):
@@ -32,3 +38,10 @@ def test_too_little_memory_for_one_layer_is_refused_with_both_sizes():
 def test_activations_follow_the_fullest_place():
     assert activation_bytes(10, 4, 1, 2) == 10 * (2 * 36 + 32)
     assert activation_bytes(10, 4, 100, 2) == 10 * (2 * 212 + 32)
+
+
+def test_what_does_not_fit_together_is_refused_with_every_part():
+    needed = {"weights": 3 * 2**30, "frames": 2**30}
+    check_room(needed, free=4 * 2**30, where="cpu")
+    with pytest.raises(ConfigError, match=r"3.0 GiB for weights and 1.0 GiB for frames, 3.5 GiB"):
+        check_room(needed, free=int(3.5 * 2**30), where="cpu")
