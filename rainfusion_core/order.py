@@ -120,7 +120,7 @@ def token_order(
 ) -> TokenOrder:
     """The order called `name` for one layout. Cached: the second call costs nothing.
 
-    The sink is the first frame of the first grid that has more than one. Images have none.
+    The sink is the first frame of the longest video, the first of several. Images have none.
 
     Args:
         block_size: tokens per block, at least 1.
@@ -138,8 +138,9 @@ def token_order(
             "the sequence holds no latent grid, only text", hint="run this attention dense"
         )
     grids, text = _token_numbers(layout)
-    videos = (number for number, grid in enumerate(grids) if len(grid) > 1)
-    sink_grid = next(videos, None) if sink else None
+    videos = [number for number, grid in enumerate(grids) if len(grid) > 1]
+    # frames that condition a video may stand before it
+    sink_grid = max(videos, key=lambda number: len(grids[number]), default=None) if sink else None
     gather = torch.cat([ORDERS[name](grids, sink_grid, block_size), text])
     restore = gather.argsort()
     sink_frame = text[:0] if sink_grid is None else grids[sink_grid][0].flatten()
@@ -184,7 +185,12 @@ def _compact(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) ->
 
 
 def _window(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
-    """[2x8x8 windows | rows below | columns beside | first frame], as the paper's text has it."""
+    """[2x8x8 windows | rows below | columns beside | first frame]; of images 8x16 windows of each.
+
+    As the paper's text has it: 3D windows of videos, 2D windows of images.
+    """
+    if all(len(grid) == 1 for grid in grids):
+        return torch.cat([paths.windows(grid, (1, 8, 16)) for grid in grids])
     grid = _only_grid(grids, "window")
     first, rest = grid[:1], grid[1:]
     if len(rest) % 2:
@@ -196,9 +202,12 @@ def _window(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> 
 
 
 def _frame(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
-    """[first frame | frame after frame in 8x8 windows]; the first in windows if they divide it."""
+    """[first frame | frame after frame in 8x8 windows]; the first in windows if they divide it.
+
+    An image has no first frame that is kept, and is in windows too.
+    """
     grid = _only_grid(grids, "frame")
-    if grid.shape[1] % 8 == grid.shape[2] % 8 == 0:
+    if len(grid) == 1 or grid.shape[1] % 8 == grid.shape[2] % 8 == 0:
         return paths.frame_windows(grid)
     first, rest = grid[:1], grid[1:]
     return torch.cat([first.flatten(), *map(paths.frame_windows, rest.split(1))])

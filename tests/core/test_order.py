@@ -123,6 +123,19 @@ def test_without_a_sink_the_first_frame_is_like_any_other():
     }
 
 
+def test_windows_of_images_are_two_dimensional_and_each_image_has_its_own():
+    order = token_order(
+        TokenLayout((Text(5), LatentGrid(1, 17, 33), LatentGrid(1, 8, 32))), name="window"
+    )
+    assert_bijection(order)
+    first, second = 5, 5 + 17 * 33
+    windows = [(first + y * 33 + x) for y in range(8) for x in range(16)]
+    assert order.gather[:128].tolist() == windows
+    # the row below and the column beside the windows end the first image
+    image = order.gather[17 * 33 : 17 * 33 + 128].tolist()
+    assert image == [second + y * 32 + x for y in range(8) for x in range(16)]
+
+
 @pytest.mark.parametrize("name", ORDERS)
 def test_an_image_has_no_sink(name):
     order = token_order(layout((1, 9, 9), after=10), name=name, block_size=16)
@@ -139,6 +152,12 @@ def test_the_sink_is_the_first_frame_of_the_first_video_not_of_a_reference_image
     parts = order.gather.split([len(part) for part in wanted])
     assert [sorted(part.tolist()) for part in parts] == [list(part) for part in wanted]
     assert order.pinned.tolist() == [False] * 10 + [True] * 3
+
+
+def test_frames_that_condition_a_later_part_are_not_the_sink():
+    order = token_order(TokenLayout((LatentGrid(2, 4, 4), LatentGrid(5, 4, 4))), block_size=16)
+    assert order.pinned.tolist() == [False] * 6 + [True]
+    assert sorted(order.gather[-16:].tolist()) == list(range(32, 48))
 
 
 def test_every_grid_is_cut_at_the_block_boundaries_of_the_whole_sequence():
