@@ -47,7 +47,7 @@ def sparse_attention(
     name, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], order.block_size)
     if config.correction != "none":
         kernel = corrected(name, kernel)
-    elif fused.can_fuse(method, name, q.device):
+    elif fused.can_fuse(method, call, name, q.device):
         return fused.attention(q, k, v, order, method, call, kernel)
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)

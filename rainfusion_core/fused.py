@@ -17,10 +17,11 @@ from rainfusion_core.selectors import Call, Method
 KERNELS_THAT_GATHER = ("gluon-sm90", "triton-blocks")
 
 
-def can_fuse(method: Method, kernel: str, device: torch.device) -> bool:
-    """Whether `attention` can stand in for the single steps."""
+def can_fuse(method: Method, call: Call, kernel: str, device: torch.device) -> bool:
+    """Whether `attention` can stand in for the single steps: the method must score by means."""
     gathers = device.type == "cuda" and kernel in KERNELS_THAT_GATHER
-    return gathers and method.scores_of_means is not None
+    by_means = method.scores_of_means is not None and call.config.options == method.options
+    return gathers and by_means
 
 
 @torch.no_grad()

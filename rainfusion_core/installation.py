@@ -13,7 +13,7 @@ from rainfusion_core.errors import ConfigError, RainfusionError, UnknownName
 from rainfusion_core.interception import intercepted, is_intercepted, register
 from rainfusion_core.kernels import KERNELS
 from rainfusion_core.kernels.dense import DENSE_KERNELS
-from rainfusion_core.order import ORDERS
+from rainfusion_core.order import order_path
 from rainfusion_core.progress import LoopPosition
 from rainfusion_core.report import SparsityReport
 from rainfusion_core.schedule import plan
@@ -106,13 +106,14 @@ def check_names(config: SparseConfig) -> None:
     """Refuse a method, order, kernel or method option that does not exist; needs no model."""
     tables: Mapping[str, tuple[Any, str]] = {
         "method": (SELECTORS, config.method),
-        "token order": ({"auto": None, OWN: None, **ORDERS}, config.order),
         "kernel": ({"auto": None, **dict.fromkeys(KERNELS)}, config.kernel),
         "dense kernel": ({"auto": None, **dict.fromkeys(DENSE_KERNELS)}, config.dense_kernel),
     }
     for kind, (table, name) in tables.items():
         if name not in list(table):
             raise UnknownName(kind, name, table)
+    if config.order not in ("auto", OWN):
+        order_path(config.order)
     SELECTORS[config.method].complete(config)
 
 

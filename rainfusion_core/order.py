@@ -2,15 +2,19 @@
 
 Every order ends with the text, wherever the model keeps it, and is an exact bijection: nothing is
 padded. "compact" is ours. "window" and "frame" are the two that are in public use, as they are.
+"thw" and its likes walk the axes frame, row and column, the last one fastest. A name such as
+"4x4x4" means cells of so many frames, rows and columns, whatever remains at the sides included.
 
 Source: RainFusion2.0, arXiv 2512.24086, which names 3D windows without a size and moves the first
 frame to the end. Differs: "compact" gives compact blocks on any grid, where public code leaves
 strips beside its windows, or refuses.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -54,7 +58,7 @@ class TokenOrder:
 
     @property
     def tokens(self) -> int:
-        return self.gather.numel()
+        return self.gather.shape[-1]
 
     @property
     def blocks(self) -> int:
@@ -129,19 +133,18 @@ def token_order(
     Raises:
         UnsupportedLayout: the order does not exist for these grids.
     """
-    if name not in ORDERS:
-        raise UnknownName("token order", name, ORDERS)
+    path = order_path(name)
     if block_size < 1:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
     if not layout.grids:
         raise UnsupportedLayout(
             "the sequence holds no latent grid, only text", hint="run this attention dense"
         )
-    grids, text = _token_numbers(layout)
+    grids, text = token_numbers(layout)
     videos = [number for number, grid in enumerate(grids) if len(grid) > 1]
     # frames that condition a video may stand before it
     sink_grid = max(videos, key=lambda number: len(grids[number]), default=None) if sink else None
-    gather = torch.cat([ORDERS[name](grids, sink_grid, block_size), text])
+    gather = torch.cat([path(grids, sink_grid, block_size), text])
     restore = gather.argsort()
     sink_frame = text[:0] if sink_grid is None else grids[sink_grid][0].flatten()
     pinned = torch.zeros(-(-layout.tokens // block_size), dtype=torch.bool, device="cpu")
@@ -158,7 +161,7 @@ def token_order(
     )
 
 
-def _token_numbers(layout: TokenLayout) -> tuple[list[Tensor], Tensor]:
+def token_numbers(layout: TokenLayout) -> tuple[list[Tensor], Tensor]:
     """Numbers of the model's tokens: (frames, height, width) for each grid, (tokens,) for text."""
     numbers = torch.arange(layout.tokens, device="cpu")
     grids, text = [], [numbers[:0]]
@@ -172,16 +175,58 @@ def _token_numbers(layout: TokenLayout) -> tuple[list[Tensor], Tensor]:
     return grids, torch.cat(text)
 
 
+def order_path(name: str) -> "Path":
+    """What makes the order called `name`."""
+    cell = cell_of(name)
+    if cell is not None:
+        return _by_part(lambda part: paths.cells(part, cell))
+    if name not in ORDERS:
+        raise UnknownName("token order", name, [*ORDERS, "4x4x4"])
+    return ORDERS[name]
+
+
+def cell_of(name: str) -> tuple[int, int, int] | None:
+    """(frames, rows, columns) of an order's cells, from a name such as "4x4x4"; None for others."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", name)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def _sink_last(grids: Sequence[Tensor], sink_grid: int | None) -> list[Tensor]:
+    """Every grid without the sink, and then the sink."""
+    parts = [grid[1:] if number == sink_grid else grid for number, grid in enumerate(grids)]
+    return parts if sink_grid is None else [*parts, grids[sink_grid][:1]]
+
+
+def _by_part(walk: Callable[[Tensor], Tensor]) -> "Path":
+    """[every grid by `walk`, without the sink | the sink], from any grids."""
+
+    def path(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
+        return torch.cat([walk(part) for part in _sink_last(grids, sink_grid)])
+
+    return path
+
+
+def _along(axes: tuple[int, ...]) -> "Path":
+    return _by_part(lambda part: part.permute(axes).reshape(-1))
+
+
 def _compact(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
     """[every grid in compact blocks, without the sink | the sink], from any grids."""
-    parts = [grid[1:] if number == sink_grid else grid for number, grid in enumerate(grids)]
-    if sink_grid is not None:
-        parts.append(grids[sink_grid][:1])
     order, start = [], 0
-    for part in parts:
+    for part in _sink_last(grids, sink_grid):
         order.append(paths.compact(part, start, block_size))
         start += part.numel()
     return torch.cat(order)
+
+
+def _dither(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
+    """[tokens so that any leading share lies evenly in every frame | the sink], from any grids."""
+    parts = _sink_last(grids, sink_grid)
+    rest = parts if sink_grid is None else parts[:-1]
+    tokens = torch.cat([part.flatten() for part in rest])
+    ranks = torch.cat([paths.dither_ranks(*part.shape).flatten() for part in rest])
+    tokens = tokens[ranks.argsort(stable=True)]
+    return tokens if sink_grid is None else torch.cat([tokens, parts[-1].flatten()])
 
 
 def _window(grids: Sequence[Tensor], sink_grid: int | None, block_size: int) -> Tensor:
@@ -227,12 +272,32 @@ def _only_grid(grids: Sequence[Tensor], name: str) -> Tensor:
     return grids[0]
 
 
-ORDERS: dict[str, Callable[[Sequence[Tensor], int | None, int], Tensor]] = {
+Path = Callable[[Sequence[Tensor], int | None, int], Tensor]
+AXES = {"".join("thw"[axis] for axis in axes): axes for axes in permutations(range(3))}
+ORDERS: dict[str, Path] = {
     "compact": _compact,
     "window": _window,
     "frame": _frame,
     "raster": _raster,
+    "dither": _dither,
+    **{name: _along(axes) for name, axes in AXES.items()},
 }
+
+
+def token_places(order: TokenOrder) -> Tensor:
+    """(tokens, 3) int64 in this order: frame, row and column of each token; -1 for text.
+
+    Frames are counted through all grids. For orders that all heads share.
+    """
+    places = torch.full((order.tokens, 3), -1, dtype=torch.int64, device="cpu")
+    grids, _ = token_numbers(order.layout)
+    frames = 0
+    for grid in grids:
+        sides = [torch.arange(side, device="cpu") for side in grid.shape]
+        sides[0] += frames
+        places[grid.flatten()] = torch.stack(torch.meshgrid(sides, indexing="ij"), -1).view(-1, 3)
+        frames += len(grid)
+    return places[order.gather.cpu()]
 
 
 def compactness(order: TokenOrder) -> float:
@@ -245,7 +310,7 @@ def compactness(order: TokenOrder) -> float:
         Squared rows, at least 0.
     """
     points = torch.zeros(order.tokens, 3, device="cpu")
-    grids, _ = _token_numbers(order.layout)
+    grids, _ = token_numbers(order.layout)
     frames = 0
     for grid in grids:
         points[grid.flatten()] = paths.positions(*grid.shape)

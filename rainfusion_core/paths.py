@@ -36,6 +36,33 @@ def frame_windows(index: Tensor) -> Tensor:
     return torch.cat([windows(frame, (1, 8, 8)) for frame in index.split(1)])
 
 
+def cells(index: Tensor, cell: tuple[int, int, int]) -> Tensor:
+    """Cell after cell in raster order, and raster order in each; cells at the sides may be cut.
+
+    Args:
+        cell: frames, rows and columns of one cell.
+    """
+    frames, rows, columns = cell
+    return torch.cat([
+        part.reshape(-1)
+        for layer in index.split(frames)
+        for strip in layer.split(rows, dim=1)
+        for part in strip.split(columns, dim=2)
+    ])  # fmt: skip
+
+
+def dither_ranks(frames: int, height: int, width: int) -> Tensor:
+    """(frames, height, width) int64 from 0 to 15: places up to any rank lie evenly in a frame.
+
+    The eight lowest ranks are the squares of one colour of a chessboard (Bayer's matrix).
+    """
+    matrix = torch.tensor(
+        [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], device="cpu"
+    )
+    rows, columns = torch.arange(height, device="cpu") % 4, torch.arange(width, device="cpu") % 4
+    return matrix[rows[:, None], columns].expand(frames, -1, -1)
+
+
 def serpentine(
     index: Tensor, layers: int, block_size: int, rounding: Callable[[float], int]
 ) -> Tensor:

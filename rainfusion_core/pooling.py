@@ -1,7 +1,9 @@
-"""One token for each block: the mean."""
+"""One token for each block: the mean, or another one that stands for it."""
 
 import torch
 from torch import Tensor
+
+from rainfusion_core.errors import UnknownName
 
 
 def block_means(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Tensor:
@@ -24,6 +26,50 @@ def block_means(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Te
         tail = short.mean(dim=-2, keepdim=True, dtype=torch.float32)
         means = torch.cat([means, tail], dim=-2)
     return means if lengths is None else _without_padding(means, x, block_size, lengths)
+
+
+REPRESENTATIVES = ("mean", "max", "first", "last", "random")
+
+
+def representatives(
+    x: Tensor, block_size: int, kind: str, lengths: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """One token for each block in float32: the mean or maximum of its real tokens, or one of them.
+
+    Args:
+        x: (batch, heads, tokens, head_dim).
+        kind: one of `REPRESENTATIVES`; "max" is taken channel by channel.
+        lengths: (batch,) int; tokens from here on are padding. None: all are real.
+        seed: of the one that "random" takes, the same one for all heads.
+
+    Returns:
+        (batch, heads, blocks, head_dim) float32; undefined for a block that is all padding.
+
+    Raises:
+        UnknownName: there is no such kind.
+    """
+    if kind not in REPRESENTATIVES:
+        raise UnknownName("representative", kind, REPRESENTATIVES)
+    if kind == "mean":
+        return block_means(x, block_size, lengths)
+    batch, _, tokens, head_dim = x.shape
+    starts = torch.arange(0, tokens, block_size, device=x.device)
+    ends = torch.full((batch, 1), tokens, device=x.device)
+    ends = ends if lengths is None else lengths.to(x.device)[:, None]
+    if kind == "max":
+        places = torch.arange(tokens, device=x.device)
+        real = x.masked_fill((places >= ends)[:, None, :, None], float("-inf"))
+        missing = len(starts) * block_size - tokens
+        real = torch.nn.functional.pad(real, (0, 0, 0, missing), value=float("-inf"))
+        return real.unflatten(-2, (-1, block_size)).amax(dim=-2).float()
+    sizes = (ends - starts).clamp(1, block_size)
+    offsets = {"first": torch.zeros_like(sizes), "last": sizes - 1}
+    if kind == "random":
+        generator = torch.Generator(x.device).manual_seed(seed)
+        share = torch.rand(len(starts), generator=generator, device=x.device)
+        offsets["random"] = (share * sizes).long()
+    at = (starts + offsets[kind])[:, None, :, None]
+    return x.gather(-2, at.expand(-1, x.shape[1], -1, head_dim)).float()
 
 
 def _whole_block_means(x: Tensor) -> Tensor:

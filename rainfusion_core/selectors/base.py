@@ -74,12 +74,14 @@ class Method:
             logarithm of the softmax mass that the method predicts for each pair, up to a constant
             in each row. None for methods that score no pairs.
         scores_of_means: (q_means, k_means, call) -> `scores`, from the means of the blocks, for
-            methods that keep the best scores and need no more of q and k: on a GPU the means are
-            taken while the tokens are put in order. None for others.
+            methods that keep the best scores and, with their options as they are, need no more of
+            q and k: on a GPU the means are taken while the tokens are put in order. None for
+            others.
         arrange: (q, k, call) -> order, with q and k in the model's order. None: an order by name.
         order: name in `ORDERS`, or `OWN` with `arrange`.
         sink: whether the first frame is pinned.
-        static: the kept blocks depend on layout and settings alone, so there is no mass target.
+        static: the kept blocks depend on layout and settings alone.
+        takes_mass: whether a mass target makes sense to it.
         options: names of its options and their values where the user sets none.
     """
 
@@ -90,6 +92,7 @@ class Method:
     order: str = "compact"
     sink: bool = False
     static: bool = False
+    takes_mass: bool = True
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def complete(self, config: SparseConfig) -> SparseConfig:
@@ -115,6 +118,7 @@ class Method:
         """
         _check_shapes(q, k, call.layout)
         if self.arrange is not None:
+            _check_heads(q, k, call.config.method)
             return self.arrange(q, k, call)
         config = call.config
         return token_order(
@@ -129,7 +133,7 @@ class Method:
                 f"order is {config.order!r}",
                 hint="leave the order out" if own else f"its own choice is {self.order!r}",
             )
-        if self.static and config.mass is not None:
+        if config.mass is not None and (self.static or not self.takes_mass):
             raise ConfigError(
                 f"method {config.method} predicts no mass, so it takes no mass target",
                 hint="set the sparsity instead",
@@ -150,6 +154,15 @@ def _check_shapes(q: Tensor, k: Tensor, layout: TokenLayout) -> None:
     if q.shape[1] % k.shape[1]:
         raise UnsupportedLayout(
             f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads",
+            hint="run this attention dense",
+        )
+
+
+def _check_heads(q: Tensor, k: Tensor, method: str) -> None:
+    if q.shape[1] != k.shape[1]:
+        raise UnsupportedLayout(
+            f"method {method} orders every head by itself, but {q.shape[1]} query heads share "
+            f"{k.shape[1]} key heads",
             hint="run this attention dense",
         )
 

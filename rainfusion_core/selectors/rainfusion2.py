@@ -8,23 +8,30 @@ keep extra blocks; blocks that only touch the first frame or the text are forced
 import torch
 from torch import Tensor
 
-from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import keep
+from rainfusion_core.choice import scored
+from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
-from rainfusion_core.pooling import block_means
+from rainfusion_core.pooling import representatives
 from rainfusion_core.selectors.base import Call, Method
 
 
-@torch.no_grad()
-def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
-    """Choose the best key blocks of every query block, and add the pinned ones. Never waits."""
-    return keep(scores(q, k, order, call), order, call)
-
-
 def scores(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> Tensor:
-    """(batch, heads, query_blocks, key_blocks) float32: mean query times mean key, scaled."""
-    q_means = block_means(q, order.block_size)
-    return scores_of_means(q_means, block_means(k, order.block_size, call.key_lengths), call)
+    """(batch, heads, query_blocks, key_blocks) float32: mean query times mean key, scaled.
+
+    The option `representative` takes another token than the mean, and `parts` one for each of as
+    many parts of a block; the best pair of parts then scores for its blocks.
+    """
+    config = call.config.options
+    kind, parts = str(config.get("representative", "mean")), int(config.get("parts", 1))
+    if parts < 1 or order.block_size % parts:
+        raise ConfigError(
+            f"method option parts must divide the block size, got {parts} and {order.block_size}"
+        )
+    size = order.block_size // parts
+    queries = representatives(q, size, kind, seed=1)
+    keys = representatives(k, size, kind, call.key_lengths)
+    found = scores_of_means(queries, keys, call)
+    return found if parts == 1 else _best_parts(found, parts, size, call.key_lengths)
 
 
 def scores_of_means(q_means: Tensor, k_means: Tensor, call: Call) -> Tensor:
@@ -35,6 +42,22 @@ def scores_of_means(q_means: Tensor, k_means: Tensor, call: Call) -> Tensor:
         return (q_means * call.scale) @ k_means.mT
 
 
+def _best_parts(scores: Tensor, parts: int, size: int, key_lengths: Tensor | None) -> Tensor:
+    """The greatest score among the parts of each pair of blocks."""
+    if key_lengths is not None:
+        starts = torch.arange(scores.shape[-1], device=scores.device) * size
+        padding = (starts >= key_lengths.to(scores.device)[:, None])[:, None, None]
+        scores = scores.masked_fill(padding, float("-inf"))
+    missing = -scores.shape[-1] % parts
+    scores = torch.nn.functional.pad(scores, (0, missing, 0, missing), value=float("-inf"))
+    return scores.unflatten(-1, (-1, parts)).amax(-1).unflatten(-2, (-1, parts)).amax(-2)
+
+
 METHOD = Method(
-    select=select, scores=scores, scores_of_means=scores_of_means, order="compact", sink=True
+    select=scored(scores),
+    scores=scores,
+    scores_of_means=scores_of_means,
+    order="compact",
+    sink=True,
+    options={"representative": "mean", "parts": 1},
 )

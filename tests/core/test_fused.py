@@ -86,7 +86,15 @@ def test_a_mass_target_can_be_fused_too():
     ],
 )
 def test_fuses_where_the_kernel_gathers(method, kernel, device, fuses):
-    assert fused.can_fuse(SELECTORS[method], kernel, torch.device(device)) == fuses
+    call = call_of(LAYOUTS["image"], method)
+    assert fused.can_fuse(SELECTORS[method], call, kernel, torch.device(device)) == fuses
+
+
+@pytest.mark.parametrize("options", [{"representative": "last"}, {"parts": 4}], ids=str)
+def test_other_representatives_than_the_mean_are_not_fused(options):
+    call = call_of(LAYOUTS["image"], options=options)
+    method, device = SELECTORS["rainfusion2"], torch.device("cuda")
+    assert not fused.can_fuse(method, call, "triton-blocks", device)
 
 
 class PeakMemory(TorchDispatchMode):

@@ -1,0 +1,81 @@
+"""Give each head that one of the six orders of frame, row and column in which its attention is most blocklike.
+
+Source: PAROAttention, arXiv 2506.16054, of which only descriptions were at hand. Differs: orders and masks
+are found online at the first call of a layer and kept for the rest of the run (there offline, on one or two
+prompts, and masks of its own for each step of the first half); only the sparse half of its score is used, not
+the one for quantisation; its thresholds are not public, here a weight is small below a tenth of the mean one,
+and a block is empty where nine tenths of its weights are small.
+"""
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.choice import LEAST, exact, keep_of_head
+from rainfusion_core.mass import block_mass
+from rainfusion_core.order import AXES, TokenOrder, per_head, token_order
+from rainfusion_core.sampling import block_sums, spread_places, token_weights
+from rainfusion_core.selectors.base import OWN, Call, Method
+
+
+@exact
+def arrange(q: Tensor, k: Tensor, call: Call) -> TokenOrder:
+    """The order of each head, found at the first call."""
+    config, found = call.config, call.memory.found
+    orders = [
+        token_order(
+            call.layout, name=name, block_size=config.block_size, sink=bool(config.sink)
+        ).on(q.device)
+        for name in AXES
+    ]
+    if "orders" not in found:
+        found["orders"] = empty_share(q, k, orders, call).argmax(dim=0)
+    return per_head(orders, found["orders"])
+
+
+def empty_share(q: Tensor, k: Tensor, orders: list[TokenOrder], call: Call) -> Tensor:
+    """(orders, batch, heads): share of the blocks that are empty, by a few rows of blocks."""
+    shares = []
+    for order in orders:
+        rows = spread_places(order.blocks, call.option("rows"), q.device) * order.block_size
+        rows = (rows[:, None] + torch.arange(order.block_size, device=q.device)).flatten()
+        rows = rows.clamp(max=order.tokens - 1)
+        heads = [
+            _empty(order.permute(q[:, [h]]), order.permute(k[:, [h]]), rows, order, call)
+            for h in range(q.shape[1])
+        ]
+        shares.append(torch.cat(heads, dim=1))
+    return torch.stack(shares)
+
+
+def _empty(q: Tensor, k: Tensor, rows: Tensor, order: TokenOrder, call: Call) -> Tensor:
+    """(batch, heads) share of empty blocks in the query blocks at `rows`."""
+    weights = token_weights(q, k, rows, scale=call.scale, key_lengths=call.key_lengths)
+    small = (weights < call.option("small") / order.tokens).float()
+    sizes = block_sums(torch.ones(order.tokens, device=q.device), order.block_size)
+    of_block = block_sums(small, order.block_size).unflatten(-2, (-1, order.block_size)).mean(-2)
+    return (of_block / sizes >= call.option("empty")).float().mean(dim=(-2, -1))
+
+
+@exact
+def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
+    """The blocks of most mass at the first call."""
+    found = call.memory.found
+    if "kept" not in found:
+        found["kept"] = keep_of_head(scores(q, k, order, call), order, call)
+    return found["kept"]
+
+
+def scores(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> Tensor:
+    """Logarithm of the exact mass of every pair of blocks."""
+    mass = block_mass(q, k, order.block_size, scale=call.scale, key_lengths=call.key_lengths)
+    return mass.clamp_(min=LEAST).log_()
+
+
+METHOD = Method(
+    select=select,
+    scores=scores,
+    arrange=arrange,
+    order=OWN,
+    options={"rows": 8, "small": 0.1, "empty": 0.9},
+)

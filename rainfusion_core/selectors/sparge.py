@@ -1,0 +1,42 @@
+"""Compare means as RainFusion2.0 does, but trust a mean only where the tokens of its block are alike.
+
+Source: SpargeAttention, arXiv 2502.18137, and its code; first stage only, the kernels here skip no value
+product of a kept block. Differs: key blocks are as large as query blocks (64 there); thresholds are not
+tuned head by head; its top-k interface has the gate at -0.1, its mass interface 0.6 as here, with 0.98
+for the mass. With the "total" budget what the gate keeps is paid for, as far as that goes.
+"""
+
+import torch
+from torch import Tensor
+
+from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.choice import exact, keep
+from rainfusion_core.order import TokenOrder
+from rainfusion_core.pooling import block_means
+from rainfusion_core.selectors.base import Call, Method
+from rainfusion_core.selectors.rainfusion2 import scores
+
+
+@exact
+def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
+    """The best of the blocks that are alike in themselves, and every block that is not."""
+    shared = q.shape[1] // k.shape[1]
+    threshold, centred = call.option("similarity"), k
+    if call.option("smooth"):
+        centred = k - block_means(k, order.tokens, call.key_lengths)
+    mixed_q = self_similarity(q, order.block_size) <= threshold
+    mixed_k = self_similarity(centred, order.block_size, call.key_lengths) <= threshold
+    mixed_k = mixed_k.repeat_interleave(shared, dim=1)[..., None, :]
+    found = scores(q, k, order, call).masked_fill_(mixed_k, float("-inf"))
+    return keep(found, order, call, forced=mixed_q[..., None] | mixed_k)
+
+
+def self_similarity(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Tensor:
+    """(batch, heads, blocks): mean cosine of the pairs of tokens in a block, a token with itself too."""
+    directions = torch.nn.functional.normalize(x.float(), dim=-1)
+    return block_means(directions, block_size, lengths).square().sum(dim=-1)
+
+
+METHOD = Method(
+    select=select, scores=scores, order="raster", options={"similarity": 0.6, "smooth": True}
+)
