@@ -2,10 +2,12 @@
 
 Source: PAROAttention, arXiv 2506.16054, of which only descriptions were at hand. Differs: orders and masks
 are found online at the first call of a layer and kept for the rest of the run (there offline, on one or two
-prompts, and masks of its own for each step of the first half); only the sparse half of its score is used, not
-the one for quantisation; its thresholds are not public, here a weight is small below a tenth of the mean one,
-and a block is empty where nine tenths of its weights are small.
+prompts, and masks of its own for each step of the first half); its score of an order counts nearly empty
+blocks by thresholds that are not public, so an order is judged by what that score is for: the mass that the
+best blocks would hold; what it does for quantisation is left out.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -29,32 +31,32 @@ def arrange(q: Tensor, k: Tensor, call: Call) -> TokenOrder:
         for name in AXES
     ]
     if "orders" not in found:
-        found["orders"] = empty_share(q, k, orders, call).argmax(dim=0)
+        found["orders"] = best_mass(q, k, orders, call).argmax(dim=0)
     return per_head(orders, found["orders"])
 
 
-def empty_share(q: Tensor, k: Tensor, orders: list[TokenOrder], call: Call) -> Tensor:
-    """(orders, batch, heads): share of the blocks that are empty, by a few rows of blocks."""
+def best_mass(q: Tensor, k: Tensor, orders: list[TokenOrder], call: Call) -> Tensor:
+    """(orders, batch, heads): mass of the best blocks at the wanted sparsity, by a few rows of blocks."""
     shares = []
     for order in orders:
         rows = spread_places(order.blocks, call.option("rows"), q.device) * order.block_size
         rows = (rows[:, None] + torch.arange(order.block_size, device=q.device)).flatten()
         rows = rows.clamp(max=order.tokens - 1)
+        # one head at a time: its weights of these rows are many
         heads = [
-            _empty(order.permute(q[:, [h]]), order.permute(k[:, [h]]), rows, order, call)
+            _best_mass(order.permute(q[:, [h]]), order.permute(k[:, [h]]), rows, order, call)
             for h in range(q.shape[1])
         ]
         shares.append(torch.cat(heads, dim=1))
     return torch.stack(shares)
 
 
-def _empty(q: Tensor, k: Tensor, rows: Tensor, order: TokenOrder, call: Call) -> Tensor:
-    """(batch, heads) share of empty blocks in the query blocks at `rows`."""
+def _best_mass(q: Tensor, k: Tensor, rows: Tensor, order: TokenOrder, call: Call) -> Tensor:
+    """(batch, heads) mean of the query blocks at `rows`."""
     weights = token_weights(q, k, rows, scale=call.scale, key_lengths=call.key_lengths)
-    small = (weights < call.option("small") / order.tokens).float()
-    sizes = block_sums(torch.ones(order.tokens, device=q.device), order.block_size)
-    of_block = block_sums(small, order.block_size).unflatten(-2, (-1, order.block_size)).mean(-2)
-    return (of_block / sizes >= call.option("empty")).float().mean(dim=(-2, -1))
+    sums = block_sums(weights, order.block_size).unflatten(-2, (-1, order.block_size)).mean(-2)
+    count = max(1, math.ceil(order.blocks * (1 - call.config.sparsity) - 1e-9))
+    return sums.topk(count, dim=-1).values.sum(-1).mean(-1)
 
 
 @exact
@@ -77,5 +79,5 @@ METHOD = Method(
     scores=scores,
     arrange=arrange,
     order=OWN,
-    options={"rows": 8, "small": 0.1, "empty": 0.9},
+    options={"rows": 8},
 )

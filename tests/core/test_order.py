@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from rainfusion_core import paths
 from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.order import ORDERS, TokenOrder, compactness, token_order
+from rainfusion_core.order import (
+    ORDERS,
+    TokenOrder,
+    compactness,
+    per_head,
+    token_order,
+    token_places,
+)
 
 # Grids of the tests of MindIE-SD, and what is odd about them
 MINDIE = [
@@ -337,3 +344,59 @@ def test_an_unknown_order_suggests_the_nearest():
     with pytest.raises(UnknownName) as caught:
         token_order(layout((2, 3, 3)), name="windows")
     assert caught.value.hint == "did you mean 'window'?"
+
+
+@pytest.mark.parametrize("name", ["thw", "twh", "htw", "hwt", "wth", "wht"])
+def test_an_order_by_axes_sorts_the_places_by_them_with_the_sink_and_the_text_last(name):
+    order = token_order(layout((4, 3, 5), before=6), name=name, block_size=4)
+    places = token_places(order).tolist()
+    axes = ["thw".index(axis) for axis in name]
+    by_axes = sorted(places[:45], key=lambda place: [place[axis] for axis in axes])
+    assert places[:45] == by_axes and {place[0] for place in places[:45]} == {1, 2, 3}
+    sink = [[0, h, w] for h in range(3) for w in range(5)]
+    assert places[45:60] == sorted(sink, key=lambda place: [place[axis] for axis in axes])
+    assert places[60:] == [[-1] * 3] * 6
+
+
+def test_cells_follow_each_other_and_are_cut_at_the_sides():
+    order = token_order(layout((3, 3, 5)), name="2x2x3", block_size=4, sink=False)
+    cells = [(t // 2, h // 2, w // 3) for t, h, w in token_places(order).tolist()]
+    assert cells == sorted(cells)
+    inside = token_places(order)[:12].tolist()
+    assert inside == sorted(inside) and len(inside) == 12
+
+
+@pytest.mark.parametrize("name", ["0x4x4", "4x4", "4x4x4x4", "-1x4x4", "4x4x", "cube"])
+def test_other_cells_are_unknown(name):
+    with pytest.raises(UnknownName, match="no token order is called"):
+        token_order(layout((3, 3, 5)), name=name)
+
+
+def test_any_leading_share_of_the_dither_lies_evenly_in_every_frame():
+    order = token_order(layout((5, 8, 12)), name="dither", block_size=16)
+    places = token_places(order)[:384]  # without the first frame
+    for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2):
+        frames = places[: int(384 * share)]
+        assert frames[:, 0].bincount().tolist() == [0, *[int(96 * share)] * 4]
+        quarters = frames[:, 1] // 4 * 3 + frames[:, 2] // 4
+        assert quarters.bincount().tolist() == [int(384 * share / 6)] * 6
+
+
+def test_places_of_later_grids_count_on():
+    images = TokenLayout((LatentGrid(1, 2, 2), LatentGrid(2, 1, 2)))
+    order = token_order(images, name="raster", block_size=4)
+    assert token_places(order)[:, 0].tolist() == [0] * 4 + [1] * 2 + [2] * 2
+
+
+def test_heads_may_have_orders_of_their_own():
+    orders = [token_order(layout((3, 4, 5), after=3), name=n, block_size=8) for n in ("thw", "hwt")]
+    kinds = torch.tensor([[0, 1, 1], [1, 0, 1]])
+    order = per_head(orders, kinds)
+    x = torch.randn(2, 3, 63, 4)
+    assert (order.tokens, order.blocks, order.name) == (63, 8, "thw+hwt")
+    for b, h in product(range(2), range(3)):
+        alone = orders[kinds[b, h]].permute(x[b : b + 1, h : h + 1])
+        assert order.permute(x)[b, h].equal(alone[0, 0])
+        assert order.permute_keys(x)[b, h].equal(alone[0, 0])
+    assert order.unpermute(order.permute(x)).equal(x)
+    assert order.unpermute(order.permute(x.transpose(2, 3).contiguous().transpose(2, 3))).equal(x)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from rainfusion_core.pooling import block_means
+from rainfusion_core.errors import UnknownName
+from rainfusion_core.pooling import block_means, representatives
 
 
 def test_a_block_becomes_the_mean_of_its_tokens():
@@ -49,3 +50,35 @@ def test_padding_is_left_out_of_every_mean(tokens):
 def test_means_are_float32_on_other_devices_too(tokens):
     x = torch.empty(2, 3, tokens, 8, dtype=torch.bfloat16, device="meta")
     assert block_means(x, 16).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["max", "first", "last", "random"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_other_representatives_against_a_plain_loop(kind, padded):
+    x = torch.randn(2, 3, 23, 4)
+    lengths = torch.tensor([23, 18]) if padded else None
+    if padded:
+        x[1, :, 18:] = 1e9
+    found = representatives(x, 8, kind, lengths)
+    assert found.dtype == torch.float32
+    for b, h in ((0, 0), (1, 2)):
+        real = x[b, h, : 23 if lengths is None else lengths[b]]
+        for number, block in enumerate(real.split(8)):
+            one = found[b, h, number]
+            if kind == "random":
+                assert (block == one).all(-1).any()
+            else:
+                wanted = {"max": block.amax(0), "first": block[0], "last": block[-1]}[kind]
+                assert one.equal(wanted)
+
+
+def test_a_random_token_differs_from_seed_to_seed_and_can_be_repeated():
+    x = torch.randn(1, 1, 512, 4)
+    first = representatives(x, 64, "random", seed=3)
+    assert first.equal(representatives(x, 64, "random", seed=3))
+    assert not first.equal(representatives(x, 64, "random", seed=4))
+
+
+def test_an_unknown_representative_is_refused():
+    with pytest.raises(UnknownName, match="no representative is called 'median'"):
+        representatives(torch.zeros(1, 1, 4, 2), 2, "median")

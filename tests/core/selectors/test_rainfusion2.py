@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rainfusion_core.budget import BUDGETS, chosen_per_row, predicted_density
-from rainfusion_core.errors import UnsupportedLayout
+from rainfusion_core.errors import ConfigError, UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.order import TokenOrder, token_order
 from rainfusion_core.selectors import SELECTORS
@@ -239,3 +239,31 @@ def test_key_heads_that_do_not_divide_the_query_heads_are_refused():
     with pytest.raises(UnsupportedLayout) as caught:
         SELECTORS["rainfusion2"].ordered(*qk(IMAGE, heads=3, key_heads=2), call_of(IMAGE.layout))
     assert str(caught.value) == "3 query heads cannot share 2 key heads"
+
+
+@pytest.mark.parametrize("kind", ["mean", "max", "first", "last"])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_best_pair_of_parts_scores_for_its_blocks(kind, parts, padded):
+    order = order_of(LatentGrid(1, 10, 11), Text(21))
+    q, k = qk(order, heads=2, key_heads=1)
+    lengths = torch.tensor([order.tokens, 118]) if padded else None
+    options = {"representative": kind, "parts": parts}
+    call = call_of(order.layout, options=options, key_lengths=lengths)
+    scores = SELECTORS["rainfusion2"].scores(q, k, order, call)
+    of = {"mean": lambda x: x.mean(0), "max": lambda x: x.amax(0)}
+    of |= {"first": lambda x: x[0], "last": lambda x: x[-1]}
+    for b, h in ((0, 0), (1, 1)):
+        end = order.tokens if lengths is None else int(lengths[b])
+        queries = [[of[kind](p) for p in x.split(16 // parts)] for x in q[b, h].split(16)]
+        keys = [[of[kind](p) for p in x.split(16 // parts)] for x in k[b, 0, :end].split(16)]
+        for i, query_parts in enumerate(queries):
+            for j, key_parts in enumerate(keys):
+                wanted = max((x @ y).item() for x in query_parts for y in key_parts)
+                assert scores[b, h, i, j].item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_parts_that_do_not_divide_the_block_are_refused():
+    with pytest.raises(ConfigError) as caught:
+        select(*qk(IMAGE), IMAGE, options={"parts": 3})
+    assert str(caught.value) == "method option parts must divide the block size, got 3 and 16"
