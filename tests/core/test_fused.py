@@ -13,6 +13,7 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import KERNELS
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.selectors import SELECTORS, Call
+from tests.selecting import call_of
 from tests.shapes import DEVICE
 
 pytest.importorskip("triton")
