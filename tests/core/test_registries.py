@@ -47,3 +47,8 @@ def test_entry_has_a_test_file(table, name):
     *folders, module = module_path(table.targets[name])
     path = ROOT.joinpath("tests", "core", *folders[1:], f"test_{module}.py")
     assert path.is_file(), f"{path} is missing"
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+def test_every_transformer_class_is_in_the_documentation(name):
+    assert f"`{name}`" in ROOT.joinpath("docs", "models.md").read_text("utf-8")
