@@ -69,6 +69,18 @@ def key_lengths_of(
     return lengths.expand(batch), None
 
 
+def without_padding(
+    k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None, layout: TokenLayout
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys and values cut where the padding begins, if that is one place: flash takes no mask."""
+    if lengths is None or not isinstance(layout.segments[-1], Text):
+        return k, v, mask
+    shortest, longest = torch.stack([lengths.min(), lengths.max()]).tolist()
+    if shortest < longest:
+        return k, v, mask
+    return k[..., :longest, :], v[..., :longest, :], None
+
+
 def _key_validity(mask: Tensor, layout: TokenLayout) -> tuple[Tensor, str | None]:
     """(batch, tokens) bool, taken from the row of a video query."""
     valid = mask if mask.dtype == torch.bool else mask > -1

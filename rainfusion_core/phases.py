@@ -12,7 +12,7 @@ from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
 from rainfusion_core.layout import TokenLayout
-from rainfusion_core.masks import key_lengths_of
+from rainfusion_core.masks import key_lengths_of, without_padding
 from rainfusion_core.parts import DENSE, KERNEL, PERMUTE, RESTORE, SELECT, PartTimer
 from rainfusion_core.selectors import SELECTORS, Call, Memory
 
@@ -43,6 +43,7 @@ class PhasedAttention:
         if refusal is not None:
             raise UnsupportedLayout(f"this attention cannot be profiled: {refusal}")
         if self.config.sparsity == 0:
+            k, v, mask = without_padding(k, v, mask, lengths, self.layout)
             return self._dense(q, k, v, mask, scale)
         config = SELECTORS[self.config.method].complete(self.config)
         memory = self._memories.setdefault((repr(config), layer), Memory(layer=layer))

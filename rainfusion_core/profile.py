@@ -247,7 +247,7 @@ def profile(
     adapter = ADAPTERS[type(model).__name__]
     arms = [replace(configs[0], sparsity=0.0), *configs] if configs else [SparseConfig(sparsity=0)]
     inputs = random_inputs(model, work.latents, work.text_tokens)
-    layout = _layout(model, adapter, inputs, work.tokens)
+    layout = _layout(model, adapter, inputs, work)
     timer = PartTimer(work.device)
     with (
         torch.no_grad(),
@@ -270,11 +270,14 @@ def profile(
 
 
 def _layout(
-    model: nn.Module, adapter: ModelAdapter, inputs: Mapping[str, Any], tokens: int
+    model: nn.Module, adapter: ModelAdapter, inputs: Mapping[str, Any], work: Workload
 ) -> TokenLayout:
+    tokens = work.tokens + (work.text_tokens if adapter.text != "none" else 0)
     layout = adapter.layout(adapter.grids(model.config, inputs), tokens)
-    if layout is None:
-        raise UnsupportedLayout(f"the latent grid of {type(model).__name__} is not {tokens} tokens")
+    if layout is None or layout.text_tokens != tokens - work.tokens:
+        raise UnsupportedLayout(
+            f"the latent grid of {type(model).__name__} is not {work.tokens} tokens"
+        )
     return layout
 
 

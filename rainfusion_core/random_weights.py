@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rainfusion_core.errors import ModelUnavailable, UnsupportedLayout
+from rainfusion_core.adapters import ADAPTERS, MadeUp
+from rainfusion_core.errors import ModelUnavailable
 
 STANDARD_DEVIATION = 0.02
-KNOWN_INPUTS = {"self", "hidden_states", "timestep", "encoder_hidden_states"}
 
 
 def transformer_class(name: str) -> Any:
@@ -89,31 +89,13 @@ def random_inputs(
         latents: frames, height and width before patchify.
 
     Raises:
-        UnsupportedLayout: the transformer needs arguments that are not known here.
+        UnknownName: no adapter knows the arguments of this class.
     """
-    import inspect
-
-    signature = inspect.signature(type(transformer).forward)
-    wanted = {
-        name
-        for name, each in signature.parameters.items()
-        if each.default is inspect.Parameter.empty
-    }
-    if not wanted <= KNOWN_INPUTS:
-        raise UnsupportedLayout(
-            f"{type(transformer).__name__} needs {', '.join(sorted(wanted - KNOWN_INPUTS))}, "
-            "which cannot be made up"
-        )
-    config = transformer.config
-    weight: Tensor = transformer.patch_embedding.weight
-    device, dtype = weight.device, weight.dtype
+    adapter = ADAPTERS[type(transformer).__name__]
+    device, dtype = transformer.device, transformer.dtype
     generator = torch.Generator(device=device).manual_seed(seed)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
 
-    return {
-        "hidden_states": noise(1, config.in_channels, *latents),
-        "timestep": torch.full((1,), 500, device=device),
-        "encoder_hidden_states": noise(1, text_tokens, config.text_dim),
-    }
+    return adapter.inputs(MadeUp(transformer.config, latents, text_tokens, noise))

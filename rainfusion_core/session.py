@@ -13,8 +13,8 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
-from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.masks import key_lengths_of
+from rainfusion_core.layout import LatentGrid, TokenLayout
+from rainfusion_core.masks import key_lengths_of, without_padding
 from rainfusion_core.recording import CapturedCall, Recorder
 from rainfusion_core.report import AttentionSpeed, CallRow, SparsityReport
 from rainfusion_core.schedule import Schedule, plan
@@ -135,7 +135,7 @@ class Session:
             )
         reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
         if reason is not None:
-            k, v, mask = _without_padding(k, v, mask, lengths, layout)
+            k, v, mask = without_padding(k, v, mask, lengths, layout)
             return self._dense(layer, q, k, v, mask, scale, reason)
         self.kernel, _ = choose_kernel(
             self.config.kernel, q.device, q.dtype, q.shape[-1], self.config.block_size
@@ -263,15 +263,3 @@ class Session:
         self.speed = attention_speed(q, k, v, layout, self.config, scale=scale)
         self.dense_kernel = self.dense_kernel or self.speed.dense_kernel
         self.speed_seconds += span.stop().seconds
-
-
-def _without_padding(
-    k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None, layout: TokenLayout
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys and values cut where the padding begins, if that is one place: flash takes no mask."""
-    if lengths is None or not isinstance(layout.segments[-1], Text):
-        return k, v, mask
-    shortest, longest = torch.stack([lengths.min(), lengths.max()]).tolist()
-    if shortest < longest:
-        return k, v, mask
-    return k[..., :longest, :], v[..., :longest, :], None

@@ -1,7 +1,9 @@
 """Model adapters: where a transformer keeps its self-attention and how its tokens are laid out."""
 
-from rainfusion_core.adapters.base import ModelAdapter
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter
 from rainfusion_core.registry import Registry
+
+__all__ = ["ADAPTERS", "MadeUp", "ModelAdapter"]
 
 ADAPTERS: Registry[ModelAdapter] = Registry(
     "transformer class",

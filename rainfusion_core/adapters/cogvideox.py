@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rainfusion_core.adapters.base import ModelAdapter, patchified
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter, patchified
 from rainfusion_core.layout import LatentGrid
 
 
@@ -14,6 +14,22 @@ def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
     return patchified((frames, height, width), patch)
 
 
+def inputs(made: MadeUp) -> dict[str, Any]:
+    config, (frames, height, width) = made.config, made.latents
+    latents = (1, frames, config.in_channels, height, width)
+    arguments = made.arguments(latents, config.text_embed_dim)
+    if config.use_rotary_positional_embeddings:
+        (grid,) = grids(config, arguments)
+        table = made.noise(grid.tokens, config.attention_head_dim).float()
+        arguments["image_rotary_emb"] = table.cos(), table.sin()
+    if config.ofs_embed_dim is not None:
+        arguments["ofs"] = made.noise(1).fill_(2)
+    return arguments
+
+
 COGVIDEOX = ModelAdapter(
-    self_attention=re.compile(r"transformer_blocks\.\d+\.attn1"), grids=grids, text="first"
+    self_attention=re.compile(r"transformer_blocks\.\d+\.attn1"),
+    grids=grids,
+    text="first",
+    inputs=inputs,
 )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rainfusion_core.adapters.base import ModelAdapter, patchified
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter, patchified
 from rainfusion_core.layout import LatentGrid
 
 
@@ -17,6 +17,20 @@ def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
     return patchified(arguments["hidden_states"].shape[2:], patch)
 
 
+def inputs(made: MadeUp) -> dict[str, Any]:
+    config = made.config
+    return made.arguments(
+        (1, config.in_channels, *made.latents),
+        config.text_embed_dim,
+        encoder_attention_mask=made.ones(1, made.text),
+        pooled_projections=made.noise(1, config.pooled_projection_dim),
+        guidance=made.noise(1).fill_(6000) if config.guidance_embeds else None,
+    )
+
+
 HUNYUAN_VIDEO = ModelAdapter(
-    self_attention=re.compile(r"(single_)?transformer_blocks\.\d+\.attn"), grids=grids, text="last"
+    self_attention=re.compile(r"(single_)?transformer_blocks\.\d+\.attn"),
+    grids=grids,
+    text="last",
+    inputs=inputs,
 )

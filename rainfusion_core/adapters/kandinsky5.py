@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rainfusion_core.adapters.base import ModelAdapter, patchified
+import torch
+
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter, patchified
 from rainfusion_core.layout import LatentGrid
 
 
@@ -17,8 +19,24 @@ def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
     return patchified(sizes, config.patch_size)
 
 
+def inputs(made: MadeUp) -> dict[str, Any]:
+    config, mask = made.config, made.ones(1)
+    channels = config.in_visual_dim * 2 + 1 if config.visual_cond else config.in_visual_dim
+    arguments = made.arguments(
+        (1, *made.latents, channels),
+        config.in_text_dim,
+        pooled_projections=made.noise(1, config.in_text_dim2),
+        text_rope_pos=torch.arange(made.text, device=mask.device),
+    )
+    (grid,) = grids(config, arguments)
+    sides = (grid.frames, grid.height, grid.width)
+    arguments["visual_rope_pos"] = [torch.arange(side, device=mask.device) for side in sides]
+    return arguments
+
+
 KANDINSKY5 = ModelAdapter(
     self_attention=re.compile(r"visual_transformer_blocks\.\d+\.self_attention"),
     grids=grids,
     text="none",
+    inputs=inputs,
 )

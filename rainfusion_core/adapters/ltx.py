@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rainfusion_core.adapters.base import ModelAdapter
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter
 from rainfusion_core.adapters.positions import grids_at
 from rainfusion_core.layout import LatentGrid
 
@@ -32,6 +32,30 @@ def _positions(coordinates: Tensor) -> Tensor:
     return (first if first.ndim == 2 else first[..., 0]).T
 
 
+def inputs(made: MadeUp) -> dict[str, Any]:
+    config, (frames, height, width) = made.config, made.latents
+    arguments = made.arguments(
+        (1, frames * height * width, config.in_channels),
+        config.caption_channels,
+        encoder_attention_mask=made.ones(1, made.text),
+        num_frames=frames,
+        height=height,
+        width=width,
+    )
+    if "audio_in_channels" in config:  # LTX-2: 25 tokens of audio a second, 8 frames a latent frame
+        audio = -(-frames * 8 * 25 // 24)
+        arguments |= {
+            "audio_hidden_states": made.noise(1, audio, config.audio_in_channels),
+            "audio_encoder_hidden_states": arguments["encoder_hidden_states"],
+            "audio_encoder_attention_mask": arguments["encoder_attention_mask"],
+            "audio_num_frames": audio,
+        }
+    return arguments
+
+
 LTX = ModelAdapter(
-    self_attention=re.compile(r"transformer_blocks\.\d+\.attn1"), grids=grids, text="none"
+    self_attention=re.compile(r"transformer_blocks\.\d+\.attn1"),
+    grids=grids,
+    text="none",
+    inputs=inputs,
 )

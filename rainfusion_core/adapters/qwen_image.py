@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rainfusion_core.adapters.base import ModelAdapter
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter
 from rainfusion_core.layout import LatentGrid
 
 
@@ -20,6 +20,19 @@ def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
     return tuple(LatentGrid(*shape) for shape in shapes)
 
 
+def inputs(made: MadeUp) -> dict[str, Any]:
+    """One image: the pipelines pack 2 x 2 latents into a token, and `latents` counts tokens."""
+    frames, height, width = made.latents
+    return made.arguments(
+        (1, frames * height * width, made.config.in_channels),
+        made.config.joint_attention_dim,
+        img_shapes=[[(frames, height, width)]],
+    )
+
+
 QWEN_IMAGE = ModelAdapter(
-    self_attention=re.compile(r"transformer_blocks\.\d+\.attn"), grids=grids, text="first"
+    self_attention=re.compile(r"transformer_blocks\.\d+\.attn"),
+    grids=grids,
+    text="first",
+    inputs=inputs,
 )

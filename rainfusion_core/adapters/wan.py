@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rainfusion_core.adapters.base import ModelAdapter, patchified
+from rainfusion_core.adapters.base import MadeUp, ModelAdapter, patchified
 from rainfusion_core.layout import LatentGrid
 
 
@@ -17,6 +17,26 @@ def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
     return patchified(arguments["hidden_states"].shape[2:], config.patch_size)
 
 
+def inputs(made: MadeUp) -> dict[str, Any]:
+    config, (frames, height, width) = made.config, made.latents
+    arguments = made.arguments((1, config.in_channels, *made.latents), config.text_dim)
+    if config.image_dim is not None:
+        two_images = config.pos_embed_seq_len is not None  # the first and the last frame
+        shape = (2, config.pos_embed_seq_len // 2) if two_images else (1, 257)
+        arguments["encoder_hidden_states_image"] = made.noise(*shape, config.image_dim)
+    if "vace_in_channels" in config:
+        arguments["control_hidden_states"] = made.noise(1, config.vace_in_channels, *made.latents)
+    if "motion_encoder_size" in config:  # Animate: the first frame is the character's picture
+        size, video_frames = config.motion_encoder_size, 4 * (frames - 2) + 1
+        pose = (1, config.latent_channels, frames - 1, height, width)
+        arguments["pose_hidden_states"] = made.noise(*pose)
+        arguments["face_pixel_values"] = made.noise(1, 3, video_frames, size, size)
+    return arguments
+
+
 WAN = ModelAdapter(
-    self_attention=re.compile(r"(vace_)?blocks\.\d+\.attn1"), grids=grids, text="none"
+    self_attention=re.compile(r"(vace_)?blocks\.\d+\.attn1"),
+    grids=grids,
+    text="none",
+    inputs=inputs,
 )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rainfusion_core.errors import ModelUnavailable, UnsupportedLayout
+from rainfusion_core.errors import ModelUnavailable, UnknownName
 from rainfusion_core.random_weights import (
     parameter_count,
     random_inputs,
@@ -61,13 +61,9 @@ def test_parameters_are_counted_without_building(model):
     assert parameter_count("WanTransformer3DModel", CONFIG) == built
 
 
-def test_a_model_with_unknown_arguments_is_refused():
-    class Other(torch.nn.Module):
-        def forward(self, hidden_states, audio):
-            return hidden_states
-
-    with pytest.raises(UnsupportedLayout, match="Other needs audio, which cannot be made up"):
-        random_inputs(Other(), (1, 2, 2), 5)
+def test_a_model_without_adapter_is_refused():
+    with pytest.raises(UnknownName, match="no transformer class is called 'Linear'"):
+        random_inputs(torch.nn.Linear(2, 2), (1, 2, 2), 5)
 
 
 def test_a_class_that_diffusers_lacks_is_refused():

@@ -15,6 +15,7 @@ from rainfusion_core.adapters import ADAPTERS
 from rainfusion_core.budget import chosen_per_row, density_bounds
 from rainfusion_core.layout import LatentGrid, TokenLayout
 from rainfusion_core.order import token_order
+from rainfusion_core.random_weights import draw_weights, random_inputs
 
 SMALL = {"block_size": 16, "kernel": "torch-blocks", "strict": True}
 
@@ -165,6 +166,29 @@ class AdapterContract:
             )
             seen_by_token = changed.any(dim=-1).any(dim=1).any(dim=0)
             assert seen_by_token.nonzero().flatten().tolist() == [token]
+
+    @torch.no_grad()
+    def test_made_up_arguments_run_sparsely_in_bfloat16(self, case):
+        """As `rf profile` runs a model without weights, and as weights are usually loaded."""
+        original = transformers(built(case))[0]
+        adapter = ADAPTERS[type(original).__name__]
+        transformer = draw_weights(
+            lambda: type(original).from_config(original.config),
+            device=torch.device("cpu"), dtype=torch.bfloat16,
+        )  # fmt: skip
+        grid = case.layout.grids[-1]  # the video stands behind what conditions it
+        latents = grid.frames, grid.height, grid.width
+        if len(case.axes) == 3:
+            sizes = first_arguments(case, original)["hidden_states"].shape
+            latents = tuple(sizes[axis] for axis in case.axes)
+        text = case.layout.text_tokens or 7
+        made = random_inputs(transformer, latents, text)
+        with install(transformer, SparseConfig(**SMALL)) as handle:
+            out = transformer(**made, return_dict=False)[0]
+            assert out.isfinite().all() and handle.report().sparse_rows
+        tokens = grid.tokens + (text if adapter.text != "none" else 0)
+        layout = adapter.layout(adapter.grids(transformer.config, made), tokens)
+        assert layout is not None and layout.grids == (grid,)
 
     def test_uninstalling_is_bit_exact_and_leaves_nothing_behind(self, case):
         model, dense = built(case), dense_output(case)

@@ -7,7 +7,9 @@ GRIDS = (LatentGrid(2, 3, 4), LatentGrid(1, 2, 2))
 
 
 def adapter(text):
-    return ModelAdapter(self_attention=re.compile("attn"), grids=lambda c, a: GRIDS, text=text)
+    return ModelAdapter(
+        self_attention=re.compile("attn"), grids=lambda c, a: GRIDS, text=text, inputs=lambda m: {}
+    )
 
 
 def test_what_the_grids_leave_is_text_on_its_side():

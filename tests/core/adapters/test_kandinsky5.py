@@ -6,6 +6,11 @@ from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, TokenLayout
 from tests.core.adapters.contract import SMALL, AdapterContract, Case
 
+# its norm of queries is given float32 and weighs in the dtype of the model
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Mismatch dtype between input and weight:UserWarning"
+)
+
 
 def kandinsky5(**changes):
     """A Kandinsky5T2VPipeline that is given its text embeddings and returns latents."""
