@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from rainfusion_core.adapters import ADAPTERS, ModelAdapter
@@ -118,12 +119,12 @@ def check_names(config: SparseConfig) -> None:
 
 
 def _transformers(target: Any) -> tuple[Any, list[tuple[str, nn.Module]]]:
-    """(pipeline or None, its transformers by name)."""
+    """(pipeline or None, its transformers by name). What torch.compile returned is looked into."""
     if isinstance(target, nn.Module):
-        return None, [("transformer", target)]
+        return None, [("transformer", getattr(target, "_orig_mod", target))]
     components = getattr(target, "components", {})
     found = [
-        (name, component)
+        (name, getattr(component, "_orig_mod", component))
         for name, component in components.items()
         if name.startswith("transformer") and component is not None
     ]
@@ -158,6 +159,8 @@ def _serve(handle: Handle, name: str, transformer: nn.Module, pipeline: Any) -> 
     handle._undo.append(position.remove)
     signature = inspect.signature(type(transformer).forward)
 
+    # traced, it would be compiled again for every step
+    @torch.compiler.disable
     def before_forward(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         arguments = signature.bind_partial(module, *args, **kwargs).arguments
         step, steps, branch = position.at(arguments)

@@ -70,6 +70,24 @@ def test_layers_share_the_graphs_that_they_share_without_the_core(model):
     assert torch.equal(run(pipeline), dense) and not torch.equal(compiled, dense)
 
 
+def test_a_transformer_that_is_compiled_whole_is_not_compiled_again_for_every_step():
+    torch.manual_seed(0)
+    transformer = pipelines.wan_transformer(layers=1)
+    latents, text = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 4, 32)
+
+    @torch.no_grad()
+    def steps(model):
+        with install(model, config()) as handle:
+            out = [model(latents, torch.tensor([t]), text).sample for t in (900, 500, 100)]
+            assert [row.step for row in handle.report().sparse_rows] == [0, 1, 2]
+        return torch.stack(out)
+
+    eager = steps(transformer)
+    compiled = steps(torch.compile(transformer, fullgraph=True, backend="eager"))
+    assert graphs() == 1
+    torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=0)
+
+
 def test_what_runs_dense_in_a_compiled_block_is_counted():
     transformer, forward = test_flux.with_ip_adapter()
     transformer.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
