@@ -8,7 +8,6 @@ Prompts name combinations of shape, colour and background that training never sa
 import argparse
 import json
 import math
-import random
 import sys
 import time
 from pathlib import Path
@@ -18,14 +17,13 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "presets" / "shapes")]
-
-import judge  # noqa: E402
-import world  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from rainfusion_core import SparseConfig  # noqa: E402
 from rainfusion_core.pipeline import load  # noqa: E402
 from rainfusion_core.render import render  # noqa: E402
+from rainfusion_core.shapes import world  # noqa: E402
+from rainfusion_core.shapes.judge import judge  # noqa: E402
 from rf_cli import presets  # noqa: E402
 from rf_cli.commands.generate import clip_of, source_of  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
@@ -37,13 +35,6 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def pair(number: int) -> tuple[str, world.Scene]:
-    """The prompt and scene of one held-out pair; its seed is its number."""
-    rng = random.Random(f"held-out-{number}")
-    scene = world.random_scene(rng, held_out=True)
-    return world.caption(scene, rng)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -68,7 +59,7 @@ def main() -> None:
     fidelity: dict[float, list[float]] = {s: [] for s in sparsities}
     begin = time.monotonic()
     for number in range(arguments.pairs):
-        prompt, named = pair(number)
+        prompt, named = world.held_out_prompt(number)
         clip = clip_of(
             preset, prompt, size=arguments.size, frames=arguments.frames, steps=arguments.steps,
             guidance=arguments.guidance, negative=None, seed=number,
@@ -78,7 +69,7 @@ def main() -> None:
             config = SparseConfig(**{**preset.sparse.model_dump(), "sparsity": sparsity})
             frames = render(pipeline, clip, config, measure_speed=False).frames
             dense = frames if dense is None else dense
-            seen = judge.judge(torch.from_numpy(frames))
+            seen = judge(torch.from_numpy(frames))
             for name, value in named.items():
                 if value is not None and name in seen:
                     hits[sparsity].setdefault(name, []).append(seen[name] == value)

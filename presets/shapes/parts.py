@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import world
+from rainfusion_core.shapes import world
 
 TEXT_TOKENS = 32  # longest prompt; the preset passes it as max_sequence_length
 

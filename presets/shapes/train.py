@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import world
 from diffusers.models.transformers import transformer_wan
 from matmul_attention import matmul_attention
 from optimiser import Optimizer, schedule
@@ -33,6 +32,8 @@ from parts import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rainfusion_core.shapes import world
 
 SHARES = {"text": 0.009, "vae": 0.187, "cache": 0.06, "transformer": 0.622}
 # (share of the stage, batch, frames, height and width); small and short first, the target last

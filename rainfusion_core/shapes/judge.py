@@ -1,10 +1,12 @@
 """Says from decoded frames what a clip of `shapes` shows: colour, shape, background, motion and size."""
 
 import math
+from collections.abc import Mapping
 
 import torch
-import world
 from torch import Tensor
+
+from rainfusion_core.shapes import world
 
 FAR = 0.2  # RGB distance from the background beyond which a pixel belongs to the shape
 STILL = 0.15  # a centroid that travels less, in frame widths or heights, does not move
@@ -32,7 +34,7 @@ def judge(frames: Tensor) -> dict[str, str | None]:
     }
 
 
-def _nearest(rgb: Tensor, palette: dict[str, tuple[float, ...]]) -> str:
+def _nearest(rgb: Tensor, palette: Mapping[str, tuple[float, ...]]) -> str:
     return min(palette, key=lambda name: float((rgb - torch.tensor(palette[name])).norm()))
 
 
@@ -92,7 +94,7 @@ def _overlap(shape: str, mask: Tensor, xs: Tensor, ys: Tensor) -> float:
     for scale in (0.9, 1.0, 1.1, 1.25, 1.4, 1.6):
         for shift in (-0.2, 0.0, 0.2):
             r = radius * scale
-            drawn = world._distance(shape, xs / r, ys / r + shift) < 0
+            drawn = world.signed_distance(shape, xs / r, ys / r + shift) < 0
             union = (drawn | mask).sum()
             best = max(best, float((drawn & mask).sum() / union))
     return best
@@ -104,3 +106,15 @@ def _size(masks: Tensor) -> str:
     extent = max(int(middle.any(0).sum()), int(middle.any(1).sum())) / min(middle.shape)
     radii = world.SIZES
     return "large" if extent > radii["small"] + radii["large"] else "small"
+
+
+def agreement(named: Mapping[str, str | None], frames: Tensor) -> float:
+    """Share of the attributes that a prompt names, and that can be judged, which the clip shows.
+
+    Args:
+        named: as `world.caption` returns them.
+        frames: (frames, height, width, 3) float in [0, 1].
+    """
+    seen = judge(frames)
+    asked = {name: value for name, value in named.items() if value is not None and name in seen}
+    return sum(seen[name] == value for name, value in asked.items()) / len(asked)

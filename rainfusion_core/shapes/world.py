@@ -106,6 +106,13 @@ def caption(scene: Scene, rng: random.Random) -> tuple[str, dict[str, str | None
     return f"{article}{subject} {motion} {place} a {ground}", named
 
 
+def held_out_prompt(number: int) -> tuple[str, dict[str, str | None]]:
+    """One of endlessly many prompts whose combination training never saw, and what it names."""
+    rng = random.Random(f"held-out-{number}")
+    scene = random_scene(rng, held_out=True)
+    return caption(scene, rng)
+
+
 def draw(scene: Scene, frames: int, height: int, width: int) -> Tensor:
     """(3, frames, height, width) float32 in [-1, 1]."""
     short = min(height, width)
@@ -117,7 +124,9 @@ def draw(scene: Scene, frames: int, height: int, width: int) -> Tensor:
     centre_y = (scene.place[1] + TRAVEL * dy * (time - 0.5)) * height / short
     growth = {"growing": 1.0, "shrinking": -1.0}.get(scene.motion, 0.0)
     radius = SIZES[scene.size] * (1 + 0.45 * growth * (2 * time - 1))
-    distance = _distance(scene.shape, (xs - centre_x) / radius, (ys - centre_y) / radius) * radius
+    distance = (
+        signed_distance(scene.shape, (xs - centre_x) / radius, (ys - centre_y) / radius) * radius
+    )
     cover = (0.5 - distance * short).clamp(0, 1)  # one pixel of anti-aliasing
     ground = _background(scene, xs, ys, height / short)[:, None]
     colour = torch.tensor(COLOURS[scene.colour]).view(3, 1, 1, 1)
@@ -137,7 +146,7 @@ def _background(scene: Scene, xs: Tensor, ys: Tensor, height: float) -> Tensor:
     return (torch.tensor(BACKGROUNDS[scene.background]).view(3, 1, 1) * (1 + pattern)).clamp(0, 1)
 
 
-def _distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
+def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
     """Signed distance to a shape of radius 1 around the origin, negative inside; y points down."""
     if shape == "circle":
         return (x.square() + y.square()).sqrt() - 1
