@@ -16,6 +16,8 @@ COMMANDS: Registry[Callable[..., None]] = Registry(
     {
         "generate": "rf_cli.commands.generate:generate",
         "compare": "rf_cli.commands.compare:compare",
+        "ablate": "rf_cli.commands.ablate:ablate",
+        "inspect": "rf_cli.commands.inspect:inspect",
         "models": "rf_cli.commands.models:models",
         "profile": "rf_cli.commands.profile:profile",
         "env": "rf_cli.commands.env:env",

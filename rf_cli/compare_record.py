@@ -81,7 +81,7 @@ def arm_entry(
             "calls": len(rows),
             "sparse_calls": sum(row.reason is None for row in rows),
             "left_dense": _left_dense(rows),
-            "per_layer_and_step": _layers_and_steps(rows),
+            "per_layer_and_step": layers_and_steps(rows),
         },
         "timing_s": {
             stage: asdict(spread(run[stage] for clip in clips for run in clip["runs"]))
@@ -128,7 +128,7 @@ def _left_dense(rows: Iterable[CallRow]) -> list[dict[str, Any]]:
     ]
 
 
-def _layers_and_steps(rows: Sequence[CallRow]) -> list[dict[str, Any]]:
+def layers_and_steps(rows: Sequence[CallRow]) -> list[dict[str, Any]]:
     """For every layer the achieved sparsity in each step; None where the layer did not run."""
     steps = range(max((row.step for row in rows), default=-1) + 1)
     cells: dict[tuple[str, int, int], list[CallRow]] = {}

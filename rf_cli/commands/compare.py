@@ -87,7 +87,7 @@ def compare(
     folder = output or compare_folder.default_folder(texts[0] if texts else "videos")
     if videos:
         compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
-        facts = {**compare_run.compare_videos(videos, folder, perceptual=_network(lpips)),
+        facts = {**compare_run.compare_videos(videos, folder, perceptual=network_if(lpips)),
                  "source": compare_run.DECODED, "environment": _environment("cpu")}  # fmt: skip
     else:
         preset = presets.resolve(model)
@@ -112,7 +112,7 @@ def compare(
         arms += _floor(source, arms[0]) if noise_floor else []
         _check(source, arms)
         room.check(preset, source, clips[0])
-        network = _network(lpips)
+        network = network_if(lpips)
         compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
         facts = _render(
             preset, source, arms, clips, folder,
@@ -147,7 +147,7 @@ def _at_least_one(option: str, value: int) -> int:
     return value
 
 
-def _network(wanted: bool) -> "Perceptual | None":
+def network_if(wanted: bool) -> "Perceptual | None":
     if not wanted:
         return None
     from rainfusion_core.metrics import lpips_network

@@ -1,0 +1,121 @@
+"""Writes what an ablation found: record, plots, and one page that holds them all."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rf_cli import media, saving
+from rf_cli.ablate_plan import METHODS
+from rf_cli.ablate_sections import PAGE, RECORD, near_a_fifth, sections
+from rf_cli.plots import Point, plot
+
+TEMPLATE = Path(__file__).with_name("ablate_page.html")
+
+
+def write(record: dict[str, Any], folder: Path) -> None:
+    """All files of the record, the record itself last."""
+    drawn = plots(record)
+    for name, content in drawn.items():
+        saving.write(folder / name, content)
+    media.write_text(folder / PAGE, page(record, drawn))
+    record["files"] = [*drawn, PAGE, RECORD]
+    media.write_json(folder / RECORD, record)
+
+
+def plots(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """PNG files by name: recall over density, error per layer, cost over error; per size."""
+    drawn: dict[str, bytes] = {}
+    for size in record["settings"]["sizes"]:
+        rows = [row for row in record[METHODS] if row["size"] == size and row.get("recall")]
+        drawn |= {
+            f"recall-{size}.png": plot(
+                _series(rows, "achieved", "recall"), title=f"Recall of softmax mass, {size}",
+                x="share of block pairs kept", y="recall",
+            ),
+            f"layers-{size}.png": plot(
+                _layers(record, size), title=f"Output error of each layer, {size}",
+                x="layer", y="relative error",
+            ),
+            f"cost-{size}.png": plot(
+                _costs(rows), title=f"Cost of predicting and error, {size}",
+                x="ms to find order and blocks of one call", y="relative error", joined=False,
+                log_x=True,
+            ),
+        }  # fmt: skip
+    return drawn
+
+
+def _series(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, list[Point]]:
+    series: dict[str, list[Point]] = {}
+    for row in rows:
+        point = Point(row[x]["mean"], row[y]["mean"], row[y]["low"], row[y]["high"])
+        series.setdefault(row["method"], []).append(point)
+    # the legend reads from the best to the worst
+    best = {name: max(point.y for point in points) for name, points in series.items()}
+    return {name: sorted(series[name]) for name in sorted(series, key=lambda n: -best[n])}
+
+
+def _layers(record: Mapping[str, Any], size: str) -> dict[str, list[Point]]:
+    rows = [row for row in record["per_layer"] if row["size"] == size]
+    series: dict[str, list[Point]] = {}
+    for row in rows:
+        if row["density"] == near_a_fifth(rows):
+            error = row["error"]
+            point = Point(row["layer"], error["mean"], error["low"], error["high"])
+            series.setdefault(row["method"], []).append(point)
+    return series
+
+
+def _costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
+    series = {}
+    for row in rows:
+        if row["density"] == near_a_fifth(rows):
+            error = row["error"]
+            cost = max(row["predict_ms"]["mean"], 1e-3)
+            series[row["method"]] = [Point(cost, error["mean"], error["low"], error["high"])]
+    return series
+
+
+def page(record: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
+    """One HTML file that needs no other file and no network."""
+    settings = record["settings"]
+    facts = [
+        settings["model"], ", ".join(settings["sizes"]), f"{settings['frames']} frames",
+        f"layers {', '.join(map(str, settings['layers']))}",
+        f"steps {', '.join(map(str, settings['steps']))} of {settings['clip_steps']}",
+        settings["dtype"], record["environment"]["device_name"],
+    ]  # fmt: skip
+    prompts = sorted({clip["prompt"] for clip in record["prompts"]})
+    parts = {
+        "title": "Which blocks matter, and who finds them",
+        "facts": escape("; ".join(facts)),
+        "plots": "".join(_image(name, content) for name, content in drawn.items()),
+        "tables": "".join(map(_table, sections(record))),
+        "command": escape(record["command"]),
+        "prompts": "".join(f"<li>{escape(prompt)}</li>" for prompt in prompts),
+    }
+    head, *rest = TEMPLATE.read_text("utf-8").split("{{")
+    # one pass, so that a prompt with braces stays what it is
+    return head + "".join(
+        parts[name] + tail for name, _, tail in (piece.partition("}}") for piece in rest)
+    )
+
+
+def _image(name: str, content: bytes) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
+
+
+def _table(section: Any) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in section.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in section.rows
+    )
+    return (
+        f'<h2>{escape(section.title)}</h2><div class="card scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="dim">{escape(section.note)}</p>'
+    )

@@ -1,0 +1,177 @@
+"""What an ablation measures: clips, captured calls, and the variants that are asked about each of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rainfusion_core.ablation import Variant
+    from rainfusion_core.render import Clip
+    from rf_cli.presets import Preset
+
+REPRESENTATIVES: dict[
+    str, dict[str, str | int]
+] = {  # by what they are called: options of rainfusion2
+    "mean": {},
+    **{kind: {"representative": kind} for kind in ("max", "first", "last", "random")},
+    "4 means": {"parts": 4},
+}
+ORDERS = ("compact", "window", "frame", "raster")
+IDEAS, SINK, METHODS = "ideas", "sink", "methods"  # the groups of variants
+DENSITIES = (0.1, 0.2, 0.3)
+# representatives and orders are compared at 80 % sparsity and at 70 %, the sink where it has room
+IDEA_DENSITIES, SINK_DENSITIES = (0.2, 0.3), (0.4, 0.5)
+SMALL_BLOCK = 64
+BESIDE: dict[str, dict[str, Any]] = {  # variants in the league, by what they are called
+    # tuned for other models, the gate lets everything through here
+    "sparge, no gate": {"method": "sparge", "options": {"similarity": -1.0}},
+    # rows share the density by the mass that they need
+    "rainfusion2, by mass": {"method": "rainfusion2", "mass": 0.5},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A variant, and by which values of which factors the results will be grouped."""
+
+    group: str
+    factors: Mapping[str, Any]
+    variant: "Variant"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        captured: steps whose calls are kept, as shares of all steps.
+        layers: how many are kept, spread evenly; None keeps all.
+        render_clips: of the clips, how many are also rendered with every method.
+    """
+
+    prompts: int
+    seeds: Sequence[int]
+    steps: int
+    captured: Sequence[float]
+    layers: int | None
+    densities: Sequence[float] = DENSITIES
+    render_clips: int = 8
+
+
+FULL = Scale(prompts=16, seeds=(0, 1), steps=10, captured=(0.5,), layers=None)
+QUICK = Scale(
+    prompts=3, seeds=(0,), steps=8, captured=(0.5,), layers=3, densities=(0.2,), render_clips=2
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`clips` of every size come in the same order, so that they pair up by number.
+
+    Attributes:
+        named: for every clip what its prompt names, where a judge knows its words, else None.
+    """
+
+    clips: Mapping[str, Sequence["Clip"]]  # by size
+    named: Sequence[Mapping[str, str | None] | None]
+    layers: Sequence[int]
+    steps: Sequence[int]
+    entries: Sequence[Entry]
+    scale: Scale = field(default=FULL)
+
+
+def captured_steps(scale: Scale, steps: int) -> list[int]:
+    return sorted({min(steps - 1, int(share * steps)) for share in scale.captured})
+
+
+def captured_layers(scale: Scale, layers: int) -> list[int]:
+    return list(range(layers)) if scale.layers is None else spread(scale.layers, layers)
+
+
+def spread(count: int, layers: int) -> list[int]:
+    """Layer numbers, evenly spread, the first and the last among them."""
+    if count >= layers:
+        return list(range(layers))
+    last = max(1, count - 1)
+    return sorted({round(number * (layers - 1) / last) for number in range(count)})
+
+
+def default_sizes(preset: "Preset") -> list[str]:
+    """The preset's own size; for shapes also one that windows of 8 do not divide."""
+    video = preset.video
+    sizes = [f"{video.width}x{video.height}"]
+    return [*sizes, "112x112"] if preset.name == "shapes" else sizes
+
+
+def prompts_and_names(
+    preset: "Preset", prompts: Sequence[str] | None, count: int
+) -> list[tuple[str, dict[str, str | None] | None]]:
+    """Prompts, and what each names where a judge knows its words."""
+    if prompts is not None:
+        return [(prompt, None) for prompt in prompts]
+    if preset.name != "shapes":
+        raise ConfigError(
+            f"there are no prompts for {preset.name}", hint="give them with --prompts FILE"
+        )
+    from rainfusion_core.shapes import world
+
+    return [world.held_out_prompt(number) for number in range(count)]
+
+
+def entries(scale: Scale, base: SparseConfig, methods: Sequence[str] | None) -> list[Entry]:
+    """All variants. Nothing is pinned but where the sink is what is asked about.
+
+    Args:
+        methods: of the league; None: all there are.
+    """
+    return [*_methods(base, methods, scale.densities), *_sink(base), *_ideas(base)]
+
+
+def _config(base: SparseConfig, **changes: Any) -> SparseConfig:
+    from dataclasses import replace
+
+    return replace(base, **{"sink": False, "budget": "total", **changes})
+
+
+def _entry(
+    group: str, config: SparseConfig, density: float, *, output: bool = True, **factors: Any
+) -> Entry:
+    from rainfusion_core.ablation import Variant
+
+    factors = {**factors, "density": density}
+    name = ", ".join(f"{key} {value}" for key, value in factors.items())
+    return Entry(group, factors, Variant(f"{group}: {name}", config, density, output))
+
+
+def _ideas(base: SparseConfig) -> Iterator[Entry]:
+    """Representatives and orders, each with each; in blocks of 64 the representatives alone."""
+    sizes = [(base.block_size, order) for order in ORDERS] + [(SMALL_BLOCK, "compact")]
+    for (size, order), one, density in product(sizes, REPRESENTATIVES, IDEA_DENSITIES):
+        # only the recall where both differ from what the core does, and at one density
+        both = order != "compact" and one != "mean"
+        if both and density != IDEA_DENSITIES[0]:
+            continue
+        config = _config(base, order=order, block_size=size, options=REPRESENTATIVES[one])
+        factors = {"representative": one, "order": order, "block": size}
+        yield _entry(IDEAS, config, density, output=not both, **factors)
+
+
+def _sink(base: SparseConfig) -> Iterator[Entry]:
+    for sink, density in product((True, False), SINK_DENSITIES):
+        yield _entry(SINK, _config(base, sink=sink), density, sink="on" if sink else "off")
+
+
+def _methods(
+    base: SparseConfig, methods: Sequence[str] | None, densities: Sequence[float]
+) -> Iterator[Entry]:
+    """Every method as its source has it, and the variants of `BESIDE`."""
+    from rainfusion_core.selectors import SELECTORS
+
+    league: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods or SELECTORS}
+    league |= {name: each for name, each in BESIDE.items() if each["method"] in league}
+    for (name, settings), density in product(league.items(), densities):
+        yield _entry(METHODS, _config(base, **settings), density, method=name)

@@ -1,0 +1,185 @@
+"""`rf ablate`: which blocks matter, which of them each method finds, and what each idea of the core brings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rainfusion_core.errors import ConfigError
+from rf_cli import ablate_plan, compare_folder, console, options, presets, room
+from rf_cli import arms as arms_of_options
+from rf_cli.commands.compare import command_line, network_if
+from rf_cli.commands.generate import clip_of, source_of, sparse_config
+from rf_cli.progress import live
+
+if TYPE_CHECKING:
+    from rainfusion_core.pipeline import ModelSource
+
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer clips, layers and densities.")]
+Renders = Annotated[
+    bool, typer.Option("--renders", help="Also render clips with every method, end to end.")
+]
+Method = Annotated[
+    list[str] | None, typer.Option(help="Of the league; may be repeated. All, if not given.")
+]
+Prompts = Annotated[Path | None, typer.Option(help="File with a prompt a line; # is a comment.")]
+Clips = Annotated[int | None, typer.Option(help="Prompts, where the model brings its own.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds of each prompt, as in 0,1.")]
+Sizes = Annotated[
+    list[str] | None, typer.Option("--size", help="Width x height in pixels; may be repeated.")
+]
+Layers = Annotated[str | None, typer.Option(help="Captured layers, as in 0,3 or 0-5.")]
+Lpips = Annotated[bool, typer.Option("--lpips", help="LPIPS of renders; needs the extra metrics.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for all files.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Keep what is finished, do the rest.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier ablation.")]
+
+
+def ablate(
+    context: typer.Context,
+    model: options.Model = "shapes",
+    quick: Quick = False,
+    renders: Renders = False,
+    method: Method = None,
+    prompts: Prompts = None,
+    clips: Clips = None,
+    seeds: Seeds = None,
+    size: Sizes = None,
+    frames: options.Frames = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    layers: Layers = None,
+    lpips: Lpips = False,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    output: Output = Path("rf-ablate"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure on real attention calls how much each method keeps, and how wrong it is."""
+    preset = presets.resolve(model)
+    scale = _scale(quick, clips=clips, seeds=seeds, steps=steps)
+    texts = arms_of_options.read_prompts(prompts) if prompts else None
+    worded = ablate_plan.prompts_and_names(preset, texts, scale.prompts)
+    sizes = size or ablate_plan.default_sizes(preset)
+    every = {
+        each: [
+            clip_of(preset, prompt, size=each, frames=frames, steps=scale.steps,
+                    guidance=guidance, negative=None, seed=seed)
+            for seed in scale.seeds for prompt, _ in worded
+        ]
+        for each in sizes
+    }  # fmt: skip
+    base = sparse_config(preset, dense_steps=None, dense_layers=None)
+    entries = ablate_plan.entries(scale, base, method)
+    first = every[sizes[0]][0]
+    source = source_of(preset, dtype=dtype, device=device, size=(first.width, first.height))
+    _check(source, entries)
+    room.check(preset, source, first)
+    plan = ablate_plan.Plan(
+        clips=every,
+        named=[names for _ in scale.seeds for _, names in worded],
+        layers=_layers(layers, scale, preset),
+        steps=ablate_plan.captured_steps(scale, first.steps),
+        entries=entries,
+        scale=scale,
+    )
+    perceptual = network_if(lpips)
+    compare_folder.prepare(output, overwrite=overwrite, resume=resume)
+    record = _measure(
+        preset, source, plan, output, renders=renders, perceptual=perceptual, quiet=quiet or json,
+        command=command_line(context),
+    )  # fmt: skip
+    if json:
+        console.out.print_json(data=record)
+    elif not quiet:
+        _show(record, output)
+
+
+def _scale(
+    quick: bool, *, clips: int | None, seeds: str | None, steps: int | None
+) -> ablate_plan.Scale:
+    from dataclasses import replace
+
+    scale = ablate_plan.QUICK if quick else ablate_plan.FULL
+    if clips is not None and clips < 1:
+        raise ConfigError(f"--clips must be at least 1, got {clips}")
+    given: dict[str, Any] = {"prompts": clips, "steps": steps}
+    given["seeds"] = tuple(arms_of_options.read_seeds(seeds)) if seeds else None
+    return replace(scale, **{key: value for key, value in given.items() if value is not None})
+
+
+def _layers(text: str | None, scale: ablate_plan.Scale, preset: presets.Preset) -> list[int]:
+    count = int(preset.transformer.config.get("num_layers", 0))
+    if text is None:
+        return ablate_plan.captured_layers(scale, count) if count else [0]
+    found = sorted(set(options.read_layers(text)))
+    if count and not all(0 <= layer < count for layer in found):
+        raise ConfigError(f"--layers names a layer outside 0 to {count - 1}, got {text!r}")
+    return found
+
+
+def _check(source: "ModelSource", entries: list[ablate_plan.Entry]) -> None:
+    """Refuse unknown names, and what the model cannot do, before the weights load."""
+    from rainfusion_core.installation import check_names
+    from rainfusion_core.pipeline import check
+
+    check(source)
+    for entry in entries:
+        check_names(entry.variant.config)
+
+
+def _measure(
+    preset: presets.Preset,
+    source: "ModelSource",
+    plan: ablate_plan.Plan,
+    output: Path,
+    *,
+    renders: bool,
+    perceptual: Any,
+    quiet: bool,
+    command: str,
+) -> dict[str, Any]:
+    import torch
+
+    from rainfusion_core.pipeline import load
+    from rainfusion_core.timing import peak_memory_bytes
+    from rf_cli import ablate_pages, ablate_record
+    from rf_cli.ablate_run import Ablation
+    from rf_cli.record import environment
+
+    versions = environment(source.device)
+    facts = {
+        "model": preset.name, "location": preset.model.location, "revision": source.revision,
+        "weights": compare_folder.fingerprint(source.folder), "dtype": source.dtype,
+        "flow_shift": source.flow_shift,
+    }  # fmt: skip
+    ablation = Ablation(
+        output, plan, load=lambda: load(source), facts=facts, perceptual=perceptual
+    )  # fmt: skip
+    device = torch.device(source.device)
+    with live(quiet=quiet, memory_bytes=lambda: peak_memory_bytes(device)) as report:
+        try:
+            ablation.measure(report)
+            if renders:
+                ablation.render(report)
+        except KeyboardInterrupt:
+            console.note(f"{len(ablation.cells)} finished cells stay in {output}; --resume goes on")
+            raise
+    record = ablate_record.record(ablation, command=command, environment=versions)
+    ablate_pages.write(record, output)
+    return record
+
+
+def _show(record: dict[str, Any], output: Path) -> None:
+    from rf_cli import ablate_sections, sections
+
+    sections.show(ablate_sections.brief(record), console.out)
+    counts = record["counts"]
+    console.out.print(
+        f"measured {counts['measured']} cells, reused {counts['reused']}, captured "
+        f"{counts['captured']} clips; wrote {output / ablate_sections.PAGE}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
