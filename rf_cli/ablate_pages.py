@@ -1,7 +1,7 @@
 """Writes what an ablation found: record, plots, and one page that holds them all."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from rf_cli.ablate_plan import METHODS
 from rf_cli.ablate_sections import PAGE, RECORD, near_a_fifth, sections
 from rf_cli.plots import Point, plot
 
+REACHED = 0.1  # a density this far from the asked one is another one
 TEMPLATE = Path(__file__).with_name("ablate_page.html")
 
 
@@ -25,17 +26,20 @@ def write(record: dict[str, Any], folder: Path) -> None:
 
 
 def plots(record: Mapping[str, Any]) -> dict[str, bytes]:
-    """PNG files by name: recall over density, error per layer, cost over error; per size."""
+    """PNG files by name: recall over density, error per layer, cost over error; for each size.
+
+    A method has the same colour in all of them if it reaches the same densities.
+    """
     drawn: dict[str, bytes] = {}
     for size in record["settings"]["sizes"]:
-        rows = [row for row in record[METHODS] if row["size"] == size and row.get("recall")]
+        rows = [row for row in record[METHODS] if row["size"] == size and _reached(row)]
         drawn |= {
             f"recall-{size}.png": plot(
                 _series(rows, "achieved", "recall"), title=f"Recall of softmax mass, {size}",
                 x="share of block pairs kept", y="recall",
             ),
             f"layers-{size}.png": plot(
-                _layers(record, size), title=f"Output error of each layer, {size}",
+                _layers(record, size, {row["method"] for row in rows}), title=f"Output error of each layer, {size}",
                 x="layer", y="relative error",
             ),
             f"cost-{size}.png": plot(
@@ -47,18 +51,21 @@ def plots(record: Mapping[str, Any]) -> dict[str, bytes]:
     return drawn
 
 
+def _reached(row: Mapping[str, Any]) -> bool:
+    """Whether the method kept what was asked; others would only squeeze the picture."""
+    return "achieved" in row and abs(row["achieved"]["mean"] - row["density"]) <= REACHED
+
+
 def _series(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, list[Point]]:
     series: dict[str, list[Point]] = {}
     for row in rows:
         point = Point(row[x]["mean"], row[y]["mean"], row[y]["low"], row[y]["high"])
         series.setdefault(row["method"], []).append(point)
-    # the legend reads from the best to the worst
-    best = {name: max(point.y for point in points) for name, points in series.items()}
-    return {name: sorted(series[name]) for name in sorted(series, key=lambda n: -best[n])}
+    return {name: sorted(points) for name, points in series.items()}
 
 
-def _layers(record: Mapping[str, Any], size: str) -> dict[str, list[Point]]:
-    rows = [row for row in record["per_layer"] if row["size"] == size]
+def _layers(record: Mapping[str, Any], size: str, names: Collection[str]) -> dict[str, list[Point]]:
+    rows = [r for r in record["per_layer"] if r["size"] == size and r["method"] in names]
     series: dict[str, list[Point]] = {}
     for row in rows:
         if row["density"] == near_a_fifth(rows):
