@@ -84,6 +84,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     best = max(kernels, key=lambda row: row["tflops"], default=None)
     dense = max((row["tflops"] for row in of_model if row["stage"] == "dense"), default=None)
     calls = [row for row in of_model if row["stage"] == "call" and not row["sink"]]
+    ratio = calls[1]["ms"] / calls[0]["ms"] if len(calls) > 1 else None
     front = [row for row in of_model if row["stage"] == "front" and row["arm"] == "all"]
     lines = [
         ("kernel, at least 600 TFLOPS", best and f"{best['tflops']} ({best['arm']})"),
@@ -95,6 +96,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
             calls and f"{calls[0].get('extra_bytes')} of {calls[0].get('qkv_and_out_bytes')} bytes",
         ),
     ]
+    lines.append(("whole call with the correction, at most 1.1 of it", ratio and f"{ratio:.3f}"))
     return [f"{target}: {value or 'not measured'}" for target, value in lines]
 
 

@@ -234,12 +234,12 @@ def call(bench: Bench, model: str) -> None:
         if n in ("sdpa-cudnn", "sdpa-flash", "sdpa")
     ]
     dense_ms = min(dense_row(bench, model, name, q, k, v) for name in names)
-    for sink in (False, True):
-        config = SparseConfig(sparsity=0.8, sink=sink)
+    for sink, correction in ((False, "none"), (False, "pooled"), (True, "none")):
+        config = SparseConfig(sparsity=0.8, sink=sink, correction=correction)
         times = bench.times(lambda: sparse_attention(q, k, v, layout, config))  # noqa: B023
         _, kept = sparse_attention(q, k, v, layout, config)
         say(
-            "call", model=model, sink=sink, density=kept.density, speedup=dense_ms / times["ms"],
+            "call", model=model, sink=sink, correction=correction, density=kept.density, speedup=dense_ms / times["ms"],
             tflops=tflops(kept, head_dim, times["ms"]), **times, **memory(bench, q, k, v, layout, config),
         )  # fmt: skip
     front(bench, model, q, k, v, layout, dense_ms)
@@ -254,7 +254,15 @@ def memory(
     torch.cuda.reset_peak_memory_stats()
     out, _ = sparse_attention(q, k, v, layout, config)
     extra = torch.cuda.max_memory_allocated() - before
-    stated = fused.extra_bytes(1, q.shape[1], k.shape[1], layout.tokens, q.shape[3], q.itemsize)
+    stated = fused.extra_bytes(
+        1,
+        q.shape[1],
+        k.shape[1],
+        layout.tokens,
+        q.shape[3],
+        q.itemsize,
+        corrected=config.correction != "none",
+    )
     whole = sum(x.numel() * x.itemsize for x in (q, k, v, out))
     return {"extra_bytes": extra, "stated_bytes": stated, "qkv_and_out_bytes": whole}
 

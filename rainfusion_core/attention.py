@@ -45,10 +45,10 @@ def sparse_attention(
     call = Call(layout, method.complete(config), scale, key_lengths, memory or Memory())
     order = method.ordered(q, k, call)
     name, kernel = choose_kernel(config.kernel, q.device, q.dtype, q.shape[-1], order.block_size)
+    if fused.can_fuse(method, call, name, q.device):
+        return fused.attention(q, k, v, order, method, call, kernel)
     if config.correction != "none":
         kernel = corrected(name, kernel)
-    elif fused.can_fuse(method, call, name, q.device):
-        return fused.attention(q, k, v, order, method, call, kernel)
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)

@@ -5,6 +5,7 @@ moved: the kernel takes them from where they lie, and puts the output there.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,36 +45,48 @@ def attention(
     Returns:
         (batch, heads, tokens, head_dim) in the model's order, and the blocks it was computed from.
     """
-    from rainfusion_core.kernels.arrange import arranged
+    from rainfusion_core.kernels.arrange import arranged, arranged_with_means
+    from rainfusion_core.kernels.triton_means import add_means
 
     keys = order.gather if order.keys is None else order.keys
-    k, kept = _order_and_choose(q, k, keys, order, method, call)
-    settings = {"scale": call.scale, "key_lengths": call.key_lengths}
-    out = kernel(q, k, arranged(v, keys), kept, **settings, rows=order.gather)
+    k, k_means, kept = _order_and_choose(q, k, keys, order, method, call)
+    settings: dict[str, Any] = {
+        "scale": call.scale,
+        "key_lengths": call.key_lengths,
+        "rows": order.gather,
+    }
+    if call.config.correction == "none":
+        del k_means
+        return kernel(q, k, arranged(v, keys), kept, **settings), kept
+    v, v_means = arranged_with_means(v, keys, order.block_size, call.key_lengths)
+    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+    out = kernel(q, k, v, kept, **settings, lse=lse)
+    add_means(q, k_means, v_means, kept, out, lse, keys=order.tokens, **settings)
     return out, kept
 
 
 def _order_and_choose(
     q: Tensor, k: Tensor, keys: Tensor, order: TokenOrder, method: Method, call: Call
-) -> tuple[Tensor, KeptBlocks]:
-    """Keys in order, and the kept blocks. The means are gone when it returns."""
+) -> tuple[Tensor, Tensor, KeptBlocks]:
+    """Keys in order, the means of their blocks, and the kept blocks."""
     from rainfusion_core.kernels.arrange import arranged_means, arranged_with_means
 
     assert method.scores_of_means is not None
     q_means = arranged_means(q, order.gather, order.block_size)
     k, k_means = arranged_with_means(k, keys, order.block_size, call.key_lengths)
-    return k, keep(method.scores_of_means(q_means, k_means, call), order, call)
+    return k, k_means, keep(method.scores_of_means(q_means, k_means, call), order, call)
 
 
 def extra_bytes(
     batch: int, heads: int, key_heads: int, tokens: int, head_dim: int, itemsize: int,
-    block_size: int = 128,
+    block_size: int = 128, corrected: bool = False,
 ) -> int:  # fmt: skip
     """The most memory that `attention` holds on top of its arguments, its output included.
 
     Keys and values in order and the output; then, for each pair of blocks, a float32 score, which
     is gone when the kernel runs, and an int32 place in the index. What belongs to single blocks
-    (their means, counts and the order in which they start) is small, and counted.
+    (their means, counts and the order in which they start) is small, and counted. The correction
+    adds a float32 for every query and head.
     """
     blocks = -(-tokens // block_size)
     rows = batch * heads * blocks
@@ -85,4 +98,8 @@ def extra_bytes(
     out = batch * heads * tokens * head_dim * itemsize
     # a count and a length, and while rows are sorted their numbers and the order in which they start
     attending = ordered + out + 4 * rows * blocks + 36 * rows
+    if corrected:
+        # means of keys and values, and both once more in the dtype of the queries; marks of pairs
+        means = 2 * batch * key_heads * blocks * head_dim * (4 + itemsize)
+        attending += means + rows * blocks + 4 * batch * heads * tokens
     return max(selecting, attending)

@@ -29,6 +29,7 @@ def corrected(name: str, kernel: Kernel) -> Kernel:
         from rainfusion_core.kernels import c_blocks
 
         return c_blocks.corrected_attention
+    merge = _merge_in_triton if name in ("gluon-sm90", "triton-blocks") else _merge_means
 
     def attention(
         q: Tensor,
@@ -45,7 +46,7 @@ def corrected(name: str, kernel: Kernel) -> Kernel:
             lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
         out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths, lse=lse)
         with torch.no_grad():
-            _merge_means(q, k, v, kept, scale, key_lengths, out, lse)
+            merge(q, k, v, kept, scale, key_lengths, out, lse)
         return out
 
     return attention
@@ -60,6 +61,23 @@ def pooled_blocks(k: Tensor, v: Tensor, block_size: int) -> tuple[Tensor, Tensor
     mean_k, mean_v = (block_means(x[None, None], block_size)[0, 0] for x in (k, v))
     starts = torch.arange(len(mean_k), device=k.device) * block_size
     return mean_k, mean_v, (len(k) - starts).clamp(max=block_size).float()
+
+
+def _merge_in_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    scale: float,
+    key_lengths: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+) -> None:
+    from rainfusion_core.kernels.triton_means import add_means
+
+    k_means, v_means = (block_means(x, kept.block_size, key_lengths) for x in (k, v))
+    keys = k.shape[-2]
+    add_means(q, k_means, v_means, kept, out, lse, keys=keys, scale=scale, key_lengths=key_lengths)
 
 
 def _merge_means(

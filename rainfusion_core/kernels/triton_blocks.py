@@ -139,7 +139,7 @@ def attention(
             lies in q, `lse` and the output; None: in that order.
     """
     batch, heads, _, head_dim = q.shape
-    options = launch_options(head_dim, kept.block_size, q.dtype, _architecture(q.device))
+    options = launch_options(head_dim, kept.block_size, q.dtype, architecture_of(q.device))
     q = q if q.stride(-1) == 1 else q.contiguous()
     k, v = k.contiguous(), v.contiguous()
     out = torch.empty_like(q)
@@ -223,7 +223,8 @@ def _tiles(x: Tensor, options: dict[str, Any]) -> Any:
     return TensorDescriptor(x, shape, strides, [1, options["TILE"], options["PADDED_DIM"]])
 
 
-def _architecture(device: torch.device) -> str:
+def architecture_of(device: torch.device) -> str:
+    """ "sm_90" and the like for NVIDIA, "gfx942" and the like for AMD."""
     if device.type != "cuda":
         return "sm_80"  # the interpreter
     if torch.version.hip is not None:

@@ -70,6 +70,17 @@ def test_fused_steps_leave_padding_out(budget: str):
     torch.testing.assert_close(out, expected, atol=2e-5, rtol=2e-5)
 
 
+def test_the_correction_can_be_fused_too():
+    layout = LAYOUTS["text-first"]
+    q, k, v = qkv(layout, batch=2)
+    lengths = torch.tensor([layout.tokens - 25, layout.tokens], device=DEVICE)
+    (expected, single), (out, kept) = both(
+        q, k, v, layout, lengths, sparsity=0.8, sink=False, correction="pooled"
+    )
+    assert torch.equal(kept.count, single.count)
+    torch.testing.assert_close(out, expected, atol=2e-5, rtol=2e-5)
+
+
 def test_a_mass_target_can_be_fused_too():
     layout = LAYOUTS["image"]
     (expected, single), (out, kept) = both(*qkv(layout), layout, mass=0.6)
@@ -131,16 +142,19 @@ class Size:
         self.memory.now -= self.count
 
 
+@pytest.mark.parametrize("correction", ["none", "pooled"])
 @pytest.mark.parametrize("key_heads", [1, 2])
-def test_memory_stays_within_the_formula(key_heads: int):
+def test_memory_stays_within_the_formula(key_heads: int, correction: str):
     layout = TokenLayout((LatentGrid(1, 9, 15),))
     q, k, v = qkv(layout, heads=2, key_heads=key_heads, batch=1)
-    call = Call(layout, SELECTORS["rainfusion2"].complete(SparseConfig(block_size=16)), 1.0)
+    config = SparseConfig(block_size=16, correction=correction)
+    call = Call(layout, SELECTORS["rainfusion2"].complete(config), 1.0)
     order = SELECTORS["rainfusion2"].ordered(q, k, call)
     gc.collect()
     with PeakMemory() as memory:
         fused.attention(q, k, v, order, SELECTORS["rainfusion2"], call, KERNELS["triton-blocks"])
-    stated = fused.extra_bytes(1, 2, key_heads, layout.tokens, 32, 4, block_size=16)
+    sizes = (1, 2, key_heads, layout.tokens, 32, 4)
+    stated = fused.extra_bytes(*sizes, block_size=16, corrected=correction == "pooled")
     assert 0.6 * stated < memory.peak <= stated
 
 
@@ -160,6 +174,7 @@ def test_memory_on_top_is_less_than_queries_keys_values_and_output(sizes):
     heads, key_heads, tokens, head_dim = sizes
     whole = 2 * (heads + key_heads) * tokens * head_dim * 2
     assert fused.extra_bytes(1, *sizes, 2) <= whole
+    assert fused.extra_bytes(1, *sizes, 2, corrected=True) <= whole
 
 
 def test_the_longest_video_fits_into_24_gb():

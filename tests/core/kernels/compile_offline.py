@@ -25,7 +25,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from rainfusion_core.blocks import dense_blocks
-from rainfusion_core.kernels import arrange, best_blocks, triton_blocks
+from rainfusion_core.kernels import arrange, best_blocks, triton_blocks, triton_means
 
 TOOLS = Path(nvidia.__file__).parent / "bin"
 TOKENS, HEADS, KEY_HEADS = 300, 4, 2
@@ -68,12 +68,21 @@ def _choose(columns: int) -> None:
     )
 
 
+def _means(head_dim: int) -> None:
+    q = torch.zeros(1, HEADS, TOKENS, head_dim, dtype=torch.bfloat16)
+    kept = dense_blocks(1, HEADS, -(-TOKENS // 128), block_size=128)
+    means = torch.zeros(1, KEY_HEADS, kept.key_blocks, head_dim)
+    lse, rows = torch.zeros(1, HEADS, TOKENS), torch.arange(TOKENS)
+    triton_means.add_means(q, means, means, kept, q, lse, keys=TOKENS, scale=1.0, rows=rows)
+
+
 CALLS = {
     "gluon": _gluon,
     "gluon-lse": _gluon_lse,
     "triton": _triton,
     "arrange": _arrange,
     "choose": _choose,
+    "means": _means,
 }
 
 
@@ -113,7 +122,7 @@ def compile_target(target: str) -> dict[str, Any]:
         redirect_stdout(StringIO()) as notes,
         patch.object(knobs.nvidia, "dump_ptxas_log", True),
         patch.object(JITFunction, "run", only_compile),
-        patch.object(triton_blocks, "_architecture", lambda device: architecture),
+        patch.object(triton_blocks, "architecture_of", lambda device: architecture),
     ):
         CALLS[name](int(size))
     if architecture.startswith("gfx"):

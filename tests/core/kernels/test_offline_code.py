@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 SHARED_BYTES = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
 HOPPER = ["gluon:sm_90:64", "gluon-lse:sm_90:96", "gluon:sm_90:128"]
 OTHERS = [f"triton:{architecture}:128" for architecture in SHARED_BYTES]
-AROUND = ["arrange:sm_90:128", "choose:sm_90:1024"]
+AROUND = ["arrange:sm_90:128", "choose:sm_90:1024", "means:sm_90:128"]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_takes_queries_from_where_they_lie_and_puts_the_output_there(shape: Shap
 @pytest.mark.skipif(DEVICE == "cuda", reason="the interpreter alone takes any architecture")
 @pytest.mark.parametrize("shape", FULL_SIZE)
 def test_the_way_of_blackwell_matches_reference(monkeypatch, shape: Shape):
-    monkeypatch.setattr(triton_blocks, "_architecture", lambda device: "sm_100")
+    monkeypatch.setattr(triton_blocks, "architecture_of", lambda device: "sm_100")
     assert triton_blocks.launch_options(shape.head_dim, 128, torch.float16, "sm_100")["DESCRIPTORS"]
     test_matches_reference(shape, 0.5, torch.float16)
     check_rows(triton_blocks.attention, shape, torch.float16, 4e-3)
