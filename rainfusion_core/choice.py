@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from rainfusion_core.blocks import KeptBlocks, kept_from_mask
 from rainfusion_core.budget import chosen_per_row
 from rainfusion_core.config import SparseConfig
+from rainfusion_core.kernels import unavailable_reason
 from rainfusion_core.order import TokenOrder
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def keep(
         order.blocks, order.pinned_blocks, sparsity=config.sparsity, budget=config.budget
     )
     plain = forced is None and counts is None and config.mass is None
-    if plain and _on_a_gpu(scores):
+    if plain and _in_triton(scores):
         return keep_on_a_gpu(scores, order, call, chosen)
     padding = padding_blocks(order, call.key_lengths)
     anyway = pinned | pinned[:, None] if forced is None else pinned | pinned[:, None] | forced
@@ -186,8 +186,11 @@ def best(scores: Tensor, counts: Tensor) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, ranked, chosen.expand_as(scores))
 
 
-def _on_a_gpu(scores: Tensor) -> bool:
-    return scores.device.type == "cuda" and find_spec("triton") is not None
+def _in_triton(scores: Tensor) -> bool:
+    """Whether the GPU is one for Triton, and its kernel can hold a row."""
+    if scores.device.type != "cuda" or scores.shape[-1] > 16_384:
+        return False
+    return unavailable_reason("triton-blocks", scores.device, scores.dtype, head_dim=64) is None
 
 
 def keep_on_a_gpu(scores: Tensor, order: TokenOrder, call: "Call", chosen: int) -> KeptBlocks:

@@ -5,6 +5,7 @@ moved: the kernel takes them from where they lie, and puts the output there.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,25 @@ from rainfusion_core.order import TokenOrder
 from rainfusion_core.selectors import Call, Method
 
 KERNELS_THAT_GATHER = ("gluon-sm90", "triton-blocks")
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """One call whose keys and values are in order.
+
+    Attributes:
+        q: (batch, heads, tokens, head_dim), in the model's order.
+        k, v: (batch, key_heads, tokens, head_dim).
+        q_means, k_means: (batch, heads or key_heads, blocks, head_dim) float32.
+        v_means: the same of the values; None where nothing is corrected.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_means: Tensor
+    k_means: Tensor
+    v_means: Tensor | None
 
 
 def can_fuse(method: Method, call: Call, kernel: str, device: torch.device) -> bool:
@@ -45,36 +65,47 @@ def attention(
     Returns:
         (batch, heads, tokens, head_dim) in the model's order, and the blocks it was computed from.
     """
-    from rainfusion_core.kernels.arrange import arranged, arranged_with_means
+    ordered = put_in_order(q, k, v, order, call)
+    kept = choose(ordered, order, method, call)
+    return attend(ordered, kept, order, call, kernel), kept
+
+
+def put_in_order(q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, call: Call) -> Ordered:
+    """Everything that is done with all tokens before the kernel."""
+    from rainfusion_core.kernels.arrange import arranged, arranged_means, arranged_with_means
+
+    size, lengths = order.block_size, call.key_lengths
+    keys = order.gather if order.keys is None else order.keys
+    q_means = arranged_means(q, order.gather, size)
+    k, k_means = arranged_with_means(k, keys, size, lengths)
+    if call.config.correction == "none":
+        return Ordered(q, k, arranged(v, keys), q_means, k_means, None)
+    v, v_means = arranged_with_means(v, keys, size, lengths)
+    return Ordered(q, k, v, q_means, k_means, v_means)
+
+
+def choose(x: Ordered, order: TokenOrder, method: Method, call: Call) -> KeptBlocks:
+    """The blocks that the method keeps, from the means alone."""
+    assert method.scores_of_means is not None
+    with torch.no_grad():
+        return keep(method.scores_of_means(x.q_means, x.k_means, call), order, call)
+
+
+def attend(
+    x: Ordered, kept: KeptBlocks, order: TokenOrder, call: Call, kernel: Callable[..., Tensor]
+) -> Tensor:
+    """The kernel, and the correction if there is one."""
     from rainfusion_core.kernels.triton_means import add_means
 
-    keys = order.gather if order.keys is None else order.keys
-    k, k_means, kept = _order_and_choose(q, k, keys, order, method, call)
     settings: dict[str, Any] = {
-        "scale": call.scale,
-        "key_lengths": call.key_lengths,
-        "rows": order.gather,
-    }
-    if call.config.correction == "none":
-        del k_means
-        return kernel(q, k, arranged(v, keys), kept, **settings), kept
-    v, v_means = arranged_with_means(v, keys, order.block_size, call.key_lengths)
-    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
-    out = kernel(q, k, v, kept, **settings, lse=lse)
-    add_means(q, k_means, v_means, kept, out, lse, keys=order.tokens, **settings)
-    return out, kept
-
-
-def _order_and_choose(
-    q: Tensor, k: Tensor, keys: Tensor, order: TokenOrder, method: Method, call: Call
-) -> tuple[Tensor, Tensor, KeptBlocks]:
-    """Keys in order, the means of their blocks, and the kept blocks."""
-    from rainfusion_core.kernels.arrange import arranged_means, arranged_with_means
-
-    assert method.scores_of_means is not None
-    q_means = arranged_means(q, order.gather, order.block_size)
-    k, k_means = arranged_with_means(k, keys, order.block_size, call.key_lengths)
-    return k, k_means, keep(method.scores_of_means(q_means, k_means, call), order, call)
+        "scale": call.scale, "key_lengths": call.key_lengths, "rows": order.gather
+    }  # fmt: skip
+    if x.v_means is None:
+        return kernel(x.q, x.k, x.v, kept, **settings)
+    lse = torch.empty(x.q.shape[:-1], dtype=torch.float32, device=x.q.device)
+    out = kernel(x.q, x.k, x.v, kept, **settings, lse=lse)
+    add_means(x.q, x.k_means, x.v_means, kept, out, lse, keys=order.tokens, **settings)
+    return out
 
 
 def extra_bytes(
@@ -86,20 +117,18 @@ def extra_bytes(
     Keys and values in order and the output; then, for each pair of blocks, a float32 score, which
     is gone when the kernel runs, and an int32 place in the index. What belongs to single blocks
     (their means, counts and the order in which they start) is small, and counted. The correction
-    adds a float32 for every query and head.
+    adds a float32 for every query and head, and a byte for each pair of blocks.
     """
     blocks = -(-tokens // block_size)
-    rows = batch * heads * blocks
+    rows, key_rows = batch * heads * blocks, batch * key_heads * blocks
     ordered = 2 * batch * key_heads * tokens * head_dim * itemsize
-    means = 4 * (rows + batch * key_heads * blocks) * head_dim
+    ordered += 4 * (rows + key_rows * (2 if corrected else 1)) * head_dim
     # the means of queries once more with the scale in them, those of keys once for every head
-    scored = means + 8 * rows * head_dim + 4 * rows * blocks
-    selecting = ordered // 2 + max(scored, means + 8 * rows * blocks) + 4 * rows
-    out = batch * heads * tokens * head_dim * itemsize
+    selecting = max(8 * rows * head_dim + 4 * rows * blocks, 8 * rows * blocks) + 4 * rows
     # a count and a length, and while rows are sorted their numbers and the order in which they start
-    attending = ordered + out + 4 * rows * blocks + 36 * rows
+    attending = 4 * rows * blocks + 36 * rows
+    attending += batch * heads * tokens * head_dim * itemsize
     if corrected:
-        # means of keys and values, and both once more in the dtype of the queries; marks of pairs
-        means = 2 * batch * key_heads * blocks * head_dim * (4 + itemsize)
-        attending += means + rows * blocks + 4 * batch * heads * tokens
-    return max(selecting, attending)
+        # the means of keys and values in the dtype of the queries; marks of pairs
+        attending += 2 * key_rows * head_dim * itemsize + rows * blocks + 4 * batch * heads * tokens
+    return ordered + max(selecting, attending)

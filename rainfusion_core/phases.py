@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from rainfusion_core import fused
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.kernels.base import Kernel
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.masks import key_lengths_of, without_padding
+from rainfusion_core.order import TokenOrder
 from rainfusion_core.parts import DENSE, KERNEL, PERMUTE, RESTORE, SELECT, PartTimer
 from rainfusion_core.selectors import SELECTORS, Call, Memory
 
@@ -66,15 +69,29 @@ class PhasedAttention:
         config, method = call.config, SELECTORS[call.config.method]
         with self.timer.part(PERMUTE):
             order = method.ordered(q, k, call)
+        self.kernel, kernel = choose_kernel(
+            config.kernel, q.device, q.dtype, q.shape[-1], order.block_size
+        )
+        if fused.can_fuse(method, call, self.kernel, q.device):
+            return self._fused(q, k, v, order, call, kernel)
+        with self.timer.part(PERMUTE):
             q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
         with self.timer.part(SELECT):
             self.kept = method.select(q, k, order, call)
         with self.timer.part(KERNEL):
-            self.kernel, kernel = choose_kernel(
-                config.kernel, q.device, q.dtype, q.shape[-1], self.kept.block_size
-            )
             if config.correction != "none":
                 kernel = corrected(self.kernel, kernel)
             out = kernel(q, k, v, self.kept, scale=call.scale, key_lengths=call.key_lengths)
         with self.timer.part(RESTORE):
             return order.unpermute(out)
+
+    def _fused(
+        self, q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, call: Call, kernel: Kernel
+    ) -> Tensor:
+        """Averages count as ordering; there is nothing to restore."""
+        with self.timer.part(PERMUTE):
+            ordered = fused.put_in_order(q, k, v, order, call)
+        with self.timer.part(SELECT):
+            self.kept = fused.choose(ordered, order, SELECTORS[call.config.method], call)
+        with self.timer.part(KERNEL):
+            return fused.attend(ordered, self.kept, order, call, kernel)

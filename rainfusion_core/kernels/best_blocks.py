@@ -10,8 +10,6 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 
-MOST_BLOCKS = 16_384
-
 
 @triton.jit
 def _choose(
@@ -76,7 +74,7 @@ def best_blocks(
     """The `chosen` best columns of every row and the pinned ones; all columns of a pinned row.
 
     Args:
-        scores: (batch, heads, blocks, blocks) float32, contiguous; at most `MOST_BLOCKS` blocks.
+        scores: (batch, heads, blocks, blocks) float32, contiguous; at most 16 384 blocks.
         pinned: (blocks,) bool.
         drop_pinned: pinned columns do not count among the chosen ones.
         width: columns of the index, at least the kept ones of the fullest row.

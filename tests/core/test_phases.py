@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rainfusion_core import fused
 from rainfusion_core.attention import sparse_attention
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
@@ -49,3 +50,16 @@ def test_sparsity_zero_is_the_dense_kernel():
 def test_a_call_that_cannot_be_served_is_an_error():
     with pytest.raises(UnsupportedLayout, match="cannot be profiled: causal"):
         attention(CONFIG).left_dense(0, torch.zeros(1), "causal")
+
+
+def test_phases_of_fused_steps_give_what_the_whole_gives(monkeypatch):
+    """As on a GPU: the kernel gathers, so there is no phase of restoring."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(fused, "can_fuse", lambda method, call, kernel, device: True)
+    config = SparseConfig(sparsity=0.6, block_size=16, kernel="triton-blocks")
+    q, k, v = qkv()
+    phased = attention(config)
+    out = phased.attend(0, q, k, v, None, 0.25)
+    assert set(phased.timer.take().outside) == {PERMUTE, SELECT, KERNEL}
+    whole, kept = sparse_attention(q, k, v, LAYOUT, config, scale=0.25)
+    assert torch.equal(out, whole) and torch.equal(phased.kept.index, kept.index)
