@@ -49,17 +49,16 @@ def test_large_logits_do_not_overflow():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("shape", [SHAPES[3], SHAPES[4], FULL_SIZE[2]])
+@pytest.mark.parametrize("shape", SHAPES[3:5])
 def test_takes_queries_from_where_they_lie_and_puts_the_output_there(shape: Shape, dtype):
     check_rows(triton_blocks.attention, shape, dtype, TOLERANCES[dtype])
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="the interpreter alone takes any architecture")
-@pytest.mark.parametrize("shape", FULL_SIZE)
+@pytest.mark.parametrize("shape", FULL_SIZE[1:])
 def test_the_way_of_blackwell_matches_reference(monkeypatch, shape: Shape):
     monkeypatch.setattr(triton_blocks, "architecture_of", lambda device: "sm_100")
     assert triton_blocks.launch_options(shape.head_dim, 128, torch.float16, "sm_100")["DESCRIPTORS"]
-    test_matches_reference(shape, 0.5, torch.float16)
     check_rows(triton_blocks.attention, shape, torch.float16, 4e-3)
 
 
