@@ -26,8 +26,8 @@ from rainfusion_core.pipeline import load
 from rainfusion_core.render import render
 from rainfusion_core.timing import synchronize
 from rf_cli import presets
-from rf_cli.commands.generate import clip_of, source_of
 from rf_cli.record import environment
+from rf_cli.requests import clip_of, source_of
 
 PROMPT = "a large red circle moving right over a blue background"
 

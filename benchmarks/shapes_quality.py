@@ -25,8 +25,8 @@ from rainfusion_core.render import render  # noqa: E402
 from rainfusion_core.shapes import world  # noqa: E402
 from rainfusion_core.shapes.judge import judge  # noqa: E402
 from rf_cli import presets  # noqa: E402
-from rf_cli.commands.generate import clip_of, source_of  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
+from rf_cli.requests import clip_of, source_of  # noqa: E402
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:

@@ -36,6 +36,13 @@ class Clip:
     guidance: float
     seed: int
     extra: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the pipeline
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # pictures, by the pipeline's names
+    given: Mapping[str, str] = field(default_factory=dict)  # what `inputs` are, in words
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides about the frames, as plain values."""
+        own = {key: value for key, value in vars(self).items() if key not in ("extra", "inputs")}
+        return {**own, "given": dict(self.given), **self.extra}
 
 
 @dataclass(frozen=True)
@@ -137,10 +144,8 @@ def call_arguments(pipeline: Any, clip: Clip) -> dict[str, Any]:
     name, taken = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
     arguments: dict[str, Any] = {
         "prompt": clip.prompt,
-        "width": clip.width,
-        "height": clip.height,
         "num_inference_steps": clip.steps,
-        _guidance_name(pipeline, taken): clip.guidance,
+        **_guidance(pipeline, taken, clip.guidance),
         # noise is drawn on the CPU, so that a seed means the same clip on every device
         "generator": torch.Generator("cpu").manual_seed(clip.seed),
     }
@@ -150,15 +155,22 @@ def call_arguments(pipeline: Any, clip: Clip) -> dict[str, Any]:
         raise ConfigError(f"{name} takes no negative prompt", hint="leave --negative out")
     if "num_frames" in taken:
         arguments["num_frames"] = clip.frames
-    elif clip.frames != 1:
+    elif clip.frames != 1 and "video" not in clip.inputs:
         raise ConfigError(f"{name} makes one image, not {clip.frames} frames")
-    return arguments | dict(clip.extra)
+    if "width" in taken:  # else the picture that is given decides
+        arguments |= {"width": clip.width, "height": clip.height}
+    if "max_area" in taken:  # FLUX.1 Kontext scales what is asked for to a megapixel otherwise
+        arguments["max_area"] = clip.width * clip.height
+    return arguments | dict(clip.extra) | dict(clip.inputs)
 
 
-def _guidance_name(pipeline: Any, taken: Mapping[str, Any]) -> str:
+def _guidance(pipeline: Any, taken: Mapping[str, Any], scale: float) -> dict[str, float]:
+    if "true_cfg_scale" not in taken and "guidance_scale" not in taken:
+        pipeline.guider = pipeline.guider.new(guidance_scale=scale)
+        return {}
     config = getattr(getattr(pipeline, "transformer", None), "config", {})
     real = "true_cfg_scale" in taken and not config.get("guidance_embeds", False)
-    return "true_cfg_scale" if real else "guidance_scale"
+    return {"true_cfg_scale" if real else "guidance_scale": scale}
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class CompareFolder:
         self.rendered.append(self._label(run))
 
     def _write_video(self, run: "Run", rendered: "Rendered") -> None:
-        settings = {**self._facts, **vars(run.clip), **vars(run.arm.config)}
+        settings = {**self._facts, **run.clip.settings(), **vars(run.arm.config)}
         media.write_video(self.video(run), rendered.frames, fps=self.fps, settings=settings)
 
     def _report(self, run: "Run") -> Path:
@@ -133,7 +133,7 @@ class CompareFolder:
 
     def _key(self, run: "Run") -> str:
         """Changes with every setting that could change the frames or the times."""
-        settings = [self._facts, vars(run.clip), vars(run.arm.config)]
+        settings = [self._facts, run.clip.settings(), vars(run.arm.config)]
         text = json.dumps(settings, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 

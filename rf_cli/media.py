@@ -1,5 +1,6 @@
 """Writes videos and records: each beside its final name first, then renamed into place."""
 
+import glob
 import json
 import os
 import re
@@ -11,37 +12,45 @@ from typing import Any
 from rainfusion_core.errors import OutputError
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse, before anything heavy runs, an output that could not be written afterwards."""
-    if path.suffix.lower() != ".mp4":
+def check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix.lower() != suffix:
         raise OutputError(
-            f"--output must end in .mp4, got {path}", hint=f"{path.stem or 'out'}.mp4"
+            f"--output must end in {suffix}, got {path}", hint=f"{path.stem or 'out'}{suffix}"
         )
+
+
+def check_output(path: Path, *, overwrite: bool, suffix: str = ".mp4") -> None:
+    """Refuse, before anything heavy runs, an output that could not be written afterwards."""
+    check_suffix(path, suffix)
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"there is no folder {folder}", hint=f"make it with: mkdir -p {folder}")
     if path.is_dir():
-        raise OutputError(f"{path} is a folder", hint=f"{path / 'video.mp4'}")
-    probe = folder / f".{path.stem}.{os.getpid()}.probe"
+        raise OutputError(f"{path} is a folder", hint=f"{path / 'video'}{suffix}")
+    check_writable(folder)
+    for existing in (path, record_path(path)):
+        if existing.exists() and not overwrite:
+            raise OutputError(f"{existing} exists", hint="--overwrite replaces it")
+
+
+def check_writable(folder: Path) -> None:
+    probe = folder / f".{os.getpid()}.probe"
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
-    for existing in (path, record_path(path)):
-        if existing.exists() and not overwrite:
-            raise OutputError(f"{existing} exists", hint="--overwrite replaces it")
 
 
 def record_path(video: Path) -> Path:
     return video.with_suffix(".json")
 
 
-def default_output(prompt: str, seed: int) -> Path:
+def default_output(prompt: str, seed: int, suffix: str = ".mp4") -> Path:
     """A name in this folder that is still free, made of the prompt's first words."""
     words = re.findall(r"\w+", prompt.lower())[:6]
     stem = "-".join(["rf", *words, str(seed)])
-    names = (f"{stem}{(number and f'-{number}') or ''}.mp4" for number in range(10_000))
+    names = (f"{stem}{(number and f'-{number}') or ''}{suffix}" for number in range(10_000))
     return next(p for p in map(Path, names) if not p.exists() and not record_path(p).exists())
 
 
@@ -65,33 +74,74 @@ def write_video(path: Path, frames: Any, *, fps: int, settings: Mapping[str, Any
         frames: (frames, height, width, 3) float in [0, 1] or uint8, even height and width.
         settings: written into the file's comment as JSON.
     """
-    import imageio_ffmpeg
+    with _beside(path) as partial:
+        _encode(partial, _pixels(frames), fps=fps, settings=settings)
+
+
+def write_render(path: Path, frames: Any, record: Mapping[str, Any], *, fps: int) -> None:
+    """Write what was rendered, MP4 or PNG by its name, with its record beside it.
+
+    Where both are there, both are whole, even if the process was killed: the record gets its name
+    just before the video does.
+    """
+    settings = record["settings"]
+    with _beside(path) as partial:
+        if path.suffix.lower() == ".png":
+            _save_png(partial, _pixels(frames)[0], settings)
+        else:
+            _encode(partial, _pixels(frames), fps=fps, settings=settings)
+        path.unlink(missing_ok=True)
+        write_json(record_path(path), record)
+
+
+def _pixels(frames: Any) -> Any:
+    """(frames, height, width, 3) uint8."""
     import numpy as np
 
     pixels = np.asarray(frames)
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _save_png(path: Path, pixels: Any, settings: Mapping[str, Any]) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    facts = PngInfo()
+    facts.add_itxt("comment", json.dumps(settings, ensure_ascii=False))
+    Image.fromarray(pixels).save(path, pnginfo=facts)
+
+
+def _encode(path: Path, pixels: Any, *, fps: int, settings: Mapping[str, Any]) -> None:
+    import imageio_ffmpeg
+    import numpy as np
+
     height, width = pixels.shape[1:3]
-    with _beside(path) as partial:
-        writer = imageio_ffmpeg.write_frames(
-            str(partial),
-            (width, height),
-            fps=fps,
-            codec="libx264",
-            macro_block_size=1,
-            output_params=[
-                "-crf", "15", "-preset", "medium", "-movflags", "+faststart+use_metadata_tags",
-                "-metadata", f"comment={json.dumps(settings, ensure_ascii=False)}",
-            ],
-        )  # fmt: skip
-        writer.send(None)
-        try:
-            for frame in pixels:
-                writer.send(np.ascontiguousarray(frame))
-        finally:
-            writer.close()
-        if not partial.is_file() or partial.stat().st_size == 0:
-            raise OutputError(f"{path} cannot be written: ffmpeg wrote no video")
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=fps,
+        codec="libx264",
+        macro_block_size=1,
+        output_params=[
+            "-crf", "15", "-preset", "medium", "-movflags", "+faststart+use_metadata_tags",
+            "-metadata", f"comment={json.dumps(settings, ensure_ascii=False)}",
+        ],
+    )  # fmt: skip
+    writer.send(None)
+    try:
+        for frame in pixels:
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
+    if not path.is_file() or path.stat().st_size == 0:
+        raise OutputError(f"{path} cannot be written: ffmpeg wrote no video")
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what a killed process left beside `path`."""
+    for target in (path, record_path(path)):
+        for partial in target.parent.glob(f".{glob.escape(target.stem)}.*.partial{target.suffix}"):
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

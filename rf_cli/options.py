@@ -10,6 +10,7 @@ import typer
 from rainfusion_core.errors import ConfigError
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows.")]
+PromptOrNone = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What it shows.")]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="Preset name, hub repository or local folder.")
 ]
@@ -32,6 +33,18 @@ Fps = Annotated[int | None, typer.Option(help="Frames a second of the video.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")]
 Negative = Annotated[str | None, typer.Option(help="What the video must not show.")]
+Image = Annotated[
+    list[Path] | None,
+    typer.Option(help="Picture to start from, or to edit; may be repeated for edits."),
+]
+LastImage = Annotated[Path | None, typer.Option(help="Picture to end with.")]
+Video = Annotated[Path | None, typer.Option(help="Video to start from.")]
+Strength = Annotated[
+    float | None, typer.Option(help="How much of --video is made anew, in (0, 1].")
+]
+Prompts = Annotated[Path | None, typer.Option(help="File with a prompt a line; # is a comment.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds of each prompt, as in 1,2,3.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Keep what is finished, do the rest.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise: the same seed gives the same video.")]
 DenseSteps = Annotated[
     str | None,
@@ -93,7 +106,13 @@ Cache = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="The MP4; a .json record goes beside it.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The MP4 or PNG; a .json record goes beside it. For many: a folder, or a name with "
+        "{index}, {slug} and {seed}.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Json = Annotated[

@@ -1,6 +1,7 @@
 """Results as Rich tables: short, one fact a row."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -69,6 +70,26 @@ def sparsity(record: dict[str, Any]) -> Table:
         label = f"skipped: {cache}" if cache != "none" else "absent"
         rows.append((label, f"{absent}", f"{why}, in no number above"))
     return _table("Sparsity", "", "value", "", rows=rows)
+
+
+def renders(records: Sequence[dict[str, Any]]) -> Table:
+    """One row a render of many."""
+    rows = [
+        (
+            Path(record["video"]).name,
+            f"{record['timing_s']['total']:.2f}",
+            f"{record['sparsity']['achieved']:.1%}",
+            f"{record['sparsity']['sparse_calls']}/{record['sparsity']['calls']}",
+        )
+        for record in records
+    ]
+    title = f"{len(records)} renders in {Path(records[0]['video']).parent}"
+    return _table(title, "file", "seconds", "sparsity", "sparse calls", rows=rows)
+
+
+def is_idle(record: dict[str, Any]) -> bool:
+    """Whether a cache was asked for and skipped nothing."""
+    return record["settings"]["cache"] != "none" and not record["sparsity"]["absent_calls"]
 
 
 def speedup(record: dict[str, Any]) -> Table | None:

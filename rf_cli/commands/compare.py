@@ -8,8 +8,8 @@ import typer
 
 from rainfusion_core.errors import ConfigError
 from rf_cli import arms as arms_of_options
-from rf_cli import compare_folder, compare_run, console, load_options, options, presets, room
-from rf_cli.commands.generate import clip_of, source_of, sparse_config
+from rf_cli import compare_folder, compare_run, console, load_options, options, presets, room, tasks
+from rf_cli.requests import clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.compare import Arm
@@ -62,6 +62,10 @@ def compare(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     negative: options.Negative = None,
+    image: options.Image = None,
+    last_image: options.LastImage = None,
+    video: options.Video = None,
+    strength: options.Strength = None,
     dense_steps: options.DenseSteps = None,
     dense_layers: options.DenseLayers = None,
     correction: options.Correction = None,
@@ -91,8 +95,9 @@ def compare(
                  "source": compare_run.DECODED, "environment": _environment("cpu")}  # fmt: skip
     else:
         preset = presets.resolve(model)
+        task = tasks.choose(preset, image or [], last_image, video, strength)
         clips = [
-            clip_of(preset, text, size=size, frames=frames, steps=steps, guidance=guidance,
+            clip_of(preset, text, task=task, size=size, frames=frames, steps=steps, guidance=guidance,
                     negative=negative, seed=seed)
             for text in texts for seed in arms_of_options.read_seeds(seeds)
         ]  # fmt: skip
@@ -107,7 +112,7 @@ def compare(
         _at_least_one("--repeat", repeat)
         source = source_of(
             preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height),
-            given=context.params,
+            task=task, given=context.params,
         )  # fmt: skip
         arms += _floor(source, arms[0]) if noise_floor else []
         _check(source, arms)
@@ -209,10 +214,10 @@ def _render(
         if finished := len(folder.rendered) + len(folder.reused):
             console.note(f"{finished} finished renders stay in {path}; --resume goes on from there")
         raise
-    shared = {k: v for k, v in vars(clips[0]).items() if k not in ("prompt", "seed", "extra")}
+    shared = {k: v for k, v in clips[0].settings().items() if k not in ("prompt", "seed")}
     return {
         "source": compare_run.LOSSLESS,
-        "settings": {**model, **shared, **clips[0].extra, "fps": fps, "repeats": repeats},
+        "settings": {**model, **shared, "fps": fps, "repeats": repeats},
         "environment": environment,
         "video": {key: shared[key] for key in ("width", "height", "frames")} | {"fps": fps},
         **found,

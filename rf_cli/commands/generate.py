@@ -1,25 +1,19 @@
-"""`rf generate`: render one clip, write it with its record, and say what it cost."""
+"""`rf generate`: render what prompts say, write it with its records, and say what it cost."""
 
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
-from rf_cli import console, load_options, media, options, presets, room, tables
-from rf_cli.progress import live
-
-if TYPE_CHECKING:
-    from rainfusion_core.pipeline import ModelSource
-    from rainfusion_core.render import Clip
+from rf_cli import arms, batch, console, media, options, presets, room, tables, tasks
+from rf_cli.rendering import render_jobs
+from rf_cli.requests import clip_of, settings_of, source_of, sparse_config
 
 
 def generate(
     context: typer.Context,
-    prompt: options.Prompt,
+    prompt: options.PromptOrNone = None,
     model: options.Model = "shapes",
     sparsity: options.Sparsity = None,
     mass: options.Mass = None,
@@ -32,7 +26,13 @@ def generate(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     negative: options.Negative = None,
+    image: options.Image = None,
+    last_image: options.LastImage = None,
+    video: options.Video = None,
+    strength: options.Strength = None,
+    prompts: options.Prompts = None,
     seed: options.Seed = 0,
+    seeds: options.Seeds = None,
     dense_steps: options.DenseSteps = None,
     dense_layers: options.DenseLayers = None,
     correction: options.Correction = None,
@@ -50,171 +50,116 @@ def generate(
     strict: options.Strict = False,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Render a video of what PROMPT says, with sparse attention, and write MP4 and record."""
+    """Render a video or an image of what PROMPT says, with sparse attention, and write it with a record."""
     preset = presets.resolve(model)
+    task = tasks.choose(preset, image or [], last_image, video, strength)
     config = sparse_config(
         preset, sparsity=sparsity, mass=mass, method=method, method_option=method_option,
         order=order, dense_steps=dense_steps, dense_layers=dense_layers, correction=correction,
         kernel=kernel, strict=strict,
     )  # fmt: skip
-    clip = clip_of(
-        preset, prompt, size=size, frames=frames, steps=steps, guidance=guidance,
-        negative=negative, seed=seed,
-    )  # fmt: skip
+    texts, numbers = _texts(prompt, prompts), _seeds(context, seed, seeds)
+    clips = [
+        clip_of(preset, text, task=task, size=size, frames=frames, steps=steps,
+                guidance=guidance, negative=negative, seed=number)
+        for text in texts for number in numbers
+    ]  # fmt: skip
     fps = preset.video.fps if fps is None else fps
     if fps < 1:
         raise ConfigError(f"--fps must be at least 1, got {fps}")
     from rainfusion_core.installation import check_names
     from rainfusion_core.pipeline import check
 
-    video = output or media.default_output(prompt, seed)
-    media.check_output(video, overwrite=overwrite)
+    many = prompts is not None or seeds is not None or "{" in str(output)
+    paths = _outputs(output, clips, task, many=many, seeds=len(numbers), prompts=prompts)
+    media.check_suffix(paths[0], task.suffix)
+    if not many and not resume:
+        media.check_output(paths[0], overwrite=overwrite, suffix=task.suffix)
     source = source_of(
-        preset, dtype=dtype, device=device, size=(clip.width, clip.height), given=context.params
-    )
+        preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height),
+        task=task, given=context.params,
+    )  # fmt: skip
     check_names(config)  # before the weights load
     check(source)
-    room.check(preset, source, clip)
-    record = _render(preset, source, clip, config, fps=fps, video=video, quiet=quiet or json)
+    room.check(preset, source, clips[0])
+    jobs = [
+        batch.Job(clip, path, settings_of(preset, source, clip, config, fps=fps))
+        for clip, path in zip(clips, paths, strict=True)
+    ]
+    todo = batch.left_to_do(jobs, overwrite=overwrite, resume=resume)
+    records = []
+    try:
+        for record in (
+            render_jobs(source, todo, config, fps=fps, quiet=quiet or json) if todo else []
+        ):
+            records.append(record)
+            if many and not (quiet or json):
+                console.note(f"{len(records)}/{len(todo)} wrote {record['video']}")
+    except KeyboardInterrupt:
+        if records:
+            console.note(f"{len(records)} finished renders stay; --resume goes on from there")
+        raise
+    finished = [str(job.output) for job in jobs if job not in todo]
     if json:
-        console.out.print_json(data=record)
+        console.out.print_json(
+            data={"videos": records, "kept": finished} if many or not records else records[0]
+        )
     elif not quiet:
-        _show(record, verbose=verbose)
+        _show(records, finished, verbose=verbose)
 
 
-def sparse_config(preset: presets.Preset, **given: Any) -> SparseConfig:
-    """What is given wins over the preset, and the preset over the defaults."""
-    settings: dict[str, Any] = {**preset.sparse.model_dump()}
-    if (text := given.pop("dense_steps")) is not None:
-        first, last = options.read_dense_steps(text)
-        settings |= {"dense_steps": first, "dense_last_steps": last}
-    if (text := given.pop("dense_layers")) is not None:
-        settings["dense_layers"] = options.read_layers(text)
-    if (texts := given.pop("method_option", None)) is not None:
-        settings["options"] = options.read_method_options(texts)
-    settings |= {key: value for key, value in given.items() if value is not None}
-    return SparseConfig(**settings)
+def _texts(prompt: str | None, file: Path | None) -> list[str]:
+    if (prompt is None) == (file is None):
+        problem = (
+            "there is no prompt" if prompt is None else "PROMPT and --prompts exclude each other"
+        )
+        raise ConfigError(problem, hint='rf generate "..." or rf generate --prompts FILE')
+    return [prompt] if prompt is not None else arms.read_prompts(file or Path())
 
 
-def clip_of(
-    preset: presets.Preset, prompt: str, *, size: str | None, seed: int, **given: Any
-) -> "Clip":
-    """The clip that is asked for, with the preset's values for what is not given, checked."""
-    from rainfusion_core.render import Clip
-
-    if not prompt.strip():
-        raise ConfigError("the prompt is empty", hint='say what the video shows: rf generate "..."')
-    video, sampling = preset.video, preset.sampling
-    width, height = options.read_size(size) if size else (video.width, video.height)
-    values: dict[str, Any] = {
-        "frames": video.frames,
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "negative": sampling.negative,
-    }
-    values |= {key: value for key, value in given.items() if value is not None}
-    if values["steps"] < 1:
-        raise ConfigError(f"--steps must be at least 1, got {values['steps']}")
-    if values["guidance"] < 0:
-        raise ConfigError(f"--guidance must be at least 0, got {values['guidance']:g}")
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"--seed must be in [0, 2**63), got {seed}")
-    video.check(preset.name, width, height, values["frames"])
-    return Clip(prompt=prompt, width=width, height=height, seed=seed, extra=preset.call, **values)
+def _seeds(context: typer.Context, seed: int, seeds: str | None) -> list[int]:
+    if seeds is None:
+        return [seed]
+    source = context.get_parameter_source("seed")
+    if source is not None and source.name == "COMMANDLINE":
+        raise ConfigError("--seed and --seeds exclude each other")
+    return arms.read_seeds(seeds)
 
 
-def source_of(
-    preset: presets.Preset,
-    *,
-    dtype: str,
-    device: str,
-    size: tuple[int, int] | None = None,
-    task: str | None = None,
-    given: Mapping[str, Any] | None = None,
-) -> "ModelSource":
-    """Where the model comes from and how it is loaded.
-
-    Args:
-        size: in pixels; decides about the shift of the schedule.
-        task: one of the preset's; None is its default.
-        given: options of a command by name, of which those about loading count.
-    """
-    from rainfusion_core.pipeline import ModelSource, choose_device, choose_dtype
-
-    model, video, device = preset.model, preset.video, choose_device(device)
-    chosen = choose_dtype(dtype, model.dtype, device)
-    scheduler, known = preset.scheduler, preset.name in presets.names()
-    return ModelSource(
-        location=preset.location,
-        revision=model.revision,
-        dtype=chosen,
-        component_dtypes=model.component_dtypes,
-        device=device,
-        variant=model.variant,
-        scheduler=(scheduler.class_name, scheduler.config) if scheduler else None,
-        flow_shift=preset.sampling.flow_shift_at(*(size or (video.width, video.height))),
-        classes=load_options.classes_of(preset, task or next(iter(preset.tasks))),
-        options=load_options.read(preset, given or {}),
-        fetch=f"rf models pull {preset.name}" if known else f"hf download {preset.location}",
-    )
+def _outputs(
+    output: Path | None, clips: list[Any], task: tasks.Task, *, many: bool, seeds: int,
+    prompts: Path | None,
+) -> list[Path]:  # fmt: skip
+    if many:
+        stem = prompts.stem if prompts else clips[0].prompt.lower()
+        folder = Path(f"rf-{'-'.join(arms.slug(stem).split('-')[:6])}")
+        return batch.outputs(output or folder, clips, task.suffix, seeds=seeds)
+    return [output or media.default_output(clips[0].prompt, clips[0].seed, task.suffix)]
 
 
-def _render(
-    preset: presets.Preset,
-    source: "ModelSource",
-    clip: "Clip",
-    config: SparseConfig,
-    *,
-    fps: int,
-    video: Path,
-    quiet: bool,
-) -> dict[str, Any]:
-    import torch
-
-    from rainfusion_core.pipeline import load
-    from rainfusion_core.render import render
-    from rainfusion_core.selectors import SELECTORS
-    from rainfusion_core.timing import peak_memory_bytes
-    from rf_cli.record import record as record_of
-
-    def memory() -> int:
-        return peak_memory_bytes(torch.device(source.device))
-
-    with live(quiet=quiet, memory_bytes=memory) as progress:
-        begin = time.perf_counter()
-        pipeline = load(source)
-        load_s = time.perf_counter() - begin
-        rendered = render(pipeline, clip, config, progress=progress)
-    settings = {
-        "model": preset.name,
-        "location": source.location,
-        "revision": source.revision,
-        "dtype": source.dtype,
-        "component_dtypes": dict(source.component_dtypes),
-        "flow_shift": source.flow_shift,
-        **load_options.settings(source.options),
-        **{key: value for key, value in vars(clip).items() if key != "extra"},
-        **clip.extra,
-        "fps": fps,
-        **vars(SELECTORS[config.method].complete(config)),
-    }
-    record = record_of(settings, rendered.report, video=video, load_s=load_s, device=source.device)
-    media.write_video(video, rendered.frames, fps=fps, settings=settings)
-    media.write_json(media.record_path(video), record)
-    return record
+def _show(records: list[dict[str, Any]], finished: list[str], *, verbose: bool) -> None:
+    if len(records) == 1:
+        _show_one(records[0], verbose=verbose)
+    elif records:
+        console.out.print(tables.renders(records))
+    if records and (others := console.of_others([each["others"] for each in records])) is not None:
+        console.warn(others)
+    if any(tables.is_idle(record) for record in records):
+        console.warn("the cache skipped nothing: give it more strength, see rf generate --help")
+    if finished:
+        console.out.print(f"kept {len(finished)} that were finished already", highlight=False)
 
 
-def _show(record: dict[str, Any], *, verbose: bool) -> None:
+def _show_one(record: dict[str, Any], *, verbose: bool) -> None:
     console.out.print(tables.timing(record))
     console.out.print(tables.sparsity(record))
     if (speedup := tables.speedup(record)) is not None:
         console.out.print(speedup)
-    if (others := console.of_others([record["others"]])) is not None:
-        console.warn(others)
     if verbose:
         console.out.print(tables.layers(record))
     console.out.print(f"wrote {record['video']}", highlight=False, soft_wrap=True)

@@ -174,7 +174,7 @@ def _job(
     device: str,
     **given: Any,
 ) -> _Job:
-    from rf_cli.commands.generate import clip_of, source_of, sparse_config
+    from rf_cli.requests import clip_of, source_of, sparse_config
 
     if weights not in WEIGHTS:
         raise UnknownName("kind of weights", weights, WEIGHTS)

@@ -39,7 +39,10 @@ def _hub_index(repository: str) -> Path:
 
 
 def _like_its_family(location: str, index: Path, known: list[Preset]) -> Preset:
-    """Settings for a pipeline without a preset: those of the first preset of the same class."""
+    """Settings for a pipeline without a preset: those of the first preset of the same class.
+
+    It may do what any of the family does: the class alone does not tell for what it was trained.
+    """
     if not index.is_file():
         raise ModelUnavailable(
             f"{location} is not a diffusers pipeline: it has no model_index.json",
@@ -54,4 +57,7 @@ def _like_its_family(location: str, index: Path, known: list[Preset]) -> Preset:
             f"{location} holds a {pipeline}, rf knows {', '.join(classes)}",
         )
     model = family[0].model.model_copy(update={"location": location, "revision": None})
-    return family[0].model_copy(update={"name": location, "model": model, "aliases": []})
+    tasks = {task: name for preset in reversed(family) for task, name in preset.tasks.items()}
+    own = {task: tasks[task] for task in [*family[0].tasks, *sorted(tasks)]}
+    update = {"name": location, "model": model, "tasks": own, "aliases": []}
+    return family[0].model_copy(update=update)

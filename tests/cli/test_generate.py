@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from rf_cli import presets
 from rf_cli.app import app
-from rf_cli.commands.generate import clip_of, source_of, sparse_config
+from rf_cli.requests import clip_of, source_of, sparse_config
 
 PROMPT = "a red circle"
 SHAPES, WAN = presets.load("shapes"), presets.load("wan2.1")

@@ -8,7 +8,7 @@ from rainfusion_core.errors import ConfigError
 from rainfusion_core.loading import LoadOptions
 from rainfusion_core.pipeline import ModelSource
 from rf_cli import presets, room
-from rf_cli.commands.generate import clip_of, source_of
+from rf_cli.requests import clip_of, source_of
 
 
 def source(**changes) -> ModelSource:

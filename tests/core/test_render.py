@@ -127,3 +127,11 @@ def test_what_a_pipeline_has_no_word_for_is_refused():
         call_arguments(image_pipelines.flux2(), Clip(**{**vars(IMAGE), "negative": "blue"}))
     with pytest.raises(ConfigError, match="FluxPipeline makes one image, not 17 frames"):
         call_arguments(image_pipelines.flux(), Clip(**{**vars(IMAGE), "frames": 17}))
+
+
+def test_pictures_reach_the_pipeline_and_the_size_is_kept():
+    clip = Clip(**{**vars(IMAGE), "inputs": {"image": "picture"}, "given": {"image": "a.png"}})
+    arguments = call_arguments(image_pipelines.flux("FluxKontextPipeline"), clip)
+    assert arguments["image"] == "picture" and arguments["max_area"] == 60 * 76
+    settings = clip.settings()
+    assert settings["given"] == {"image": "a.png"} and "inputs" not in settings

@@ -1,0 +1,124 @@
+"""From options and preset to what the core is asked for: given wins over preset, preset over defaults."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import ConfigError
+from rf_cli import inputs, load_options, options, presets, tasks
+
+if TYPE_CHECKING:
+    from rainfusion_core.pipeline import ModelSource
+    from rainfusion_core.render import Clip
+
+
+def sparse_config(preset: presets.Preset, **given: Any) -> SparseConfig:
+    """What is given wins over the preset, and the preset over the defaults."""
+    settings: dict[str, Any] = {**preset.sparse.model_dump()}
+    if (text := given.pop("dense_steps")) is not None:
+        first, last = options.read_dense_steps(text)
+        settings |= {"dense_steps": first, "dense_last_steps": last}
+    if (text := given.pop("dense_layers")) is not None:
+        settings["dense_layers"] = options.read_layers(text)
+    if (texts := given.pop("method_option", None)) is not None:
+        settings["options"] = options.read_method_options(texts)
+    settings |= {key: value for key, value in given.items() if value is not None}
+    return SparseConfig(**settings)
+
+
+def clip_of(
+    preset: presets.Preset,
+    prompt: str,
+    *,
+    size: str | None,
+    seed: int,
+    task: tasks.Task | None = None,
+    **given: Any,
+) -> "Clip":
+    """The clip that is asked for, with the preset's values for what is not given, checked."""
+    from rainfusion_core.render import Clip
+
+    task = task or tasks.default(preset)
+    if not prompt.strip():
+        raise ConfigError("the prompt is empty", hint='say what the video shows: rf generate "..."')
+    video, sampling = preset.video, preset.sampling
+    width, height = options.read_size(size) if size else inputs.size_of(preset, task)
+    values: dict[str, Any] = {
+        "frames": video.frames,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "negative": sampling.negative,
+    }
+    values |= {key: value for key, value in given.items() if value is not None}
+    if values["steps"] < 1:
+        raise ConfigError(f"--steps must be at least 1, got {values['steps']}")
+    if values["guidance"] < 0:
+        raise ConfigError(f"--guidance must be at least 0, got {values['guidance']:g}")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed must be in [0, 2**63), got {seed}")
+    video.check(preset.name, width, height, values["frames"])
+    files = inputs.read(task, (width, height), values["frames"])
+    return Clip(
+        prompt=prompt, width=width, height=height, seed=seed, extra=preset.call,
+        inputs=files.arguments, given=files.given, **values,
+    )  # fmt: skip
+
+
+def source_of(
+    preset: presets.Preset,
+    *,
+    dtype: str,
+    device: str,
+    size: tuple[int, int] | None = None,
+    task: tasks.Task | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> "ModelSource":
+    """Where the model comes from and how it is loaded.
+
+    Args:
+        size: in pixels; decides about the shift of the schedule.
+        task: None is the preset's default.
+        given: options of a command by name, of which those about loading count.
+    """
+    from rainfusion_core.pipeline import ModelSource, choose_device, choose_dtype
+
+    model, video, device = preset.model, preset.video, choose_device(device)
+    chosen = choose_dtype(dtype, model.dtype, device)
+    scheduler, known = preset.scheduler, preset.name in presets.names()
+    return ModelSource(
+        location=preset.location,
+        revision=model.revision,
+        dtype=chosen,
+        component_dtypes=model.component_dtypes,
+        device=device,
+        variant=model.variant,
+        scheduler=(scheduler.class_name, scheduler.config) if scheduler else None,
+        flow_shift=preset.sampling.flow_shift_at(*(size or (video.width, video.height))),
+        classes=load_options.classes_of(preset, (task or tasks.default(preset)).name),
+        options=load_options.read(preset, given or {}),
+        fetch=f"rf models pull {preset.name}" if known else f"hf download {preset.location}",
+    )
+
+
+def settings_of(
+    preset: presets.Preset, source: "ModelSource", clip: "Clip", config: SparseConfig, *, fps: int
+) -> dict[str, Any]:
+    """Everything that decides about the frames, as the record tells it."""
+    import json
+
+    from rainfusion_core.selectors import SELECTORS
+
+    settings = {
+        "model": preset.name,
+        "location": source.location,
+        "revision": source.revision,
+        "dtype": source.dtype,
+        "component_dtypes": dict(source.component_dtypes),
+        "flow_shift": source.flow_shift,
+        "pipeline": source.classes.pipeline if source.classes else None,
+        **load_options.settings(source.options),
+        **clip.settings(),
+        "fps": fps,
+        **vars(SELECTORS[config.method].complete(config)),
+    }
+    return dict(json.loads(json.dumps(settings)))
