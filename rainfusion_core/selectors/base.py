@@ -13,6 +13,7 @@ from rainfusion_core.layout import TokenLayout
 from rainfusion_core.order import TokenOrder, token_order
 
 OWN = "own"  # the order of a method that makes its orders itself
+AUTO = "auto"  # an option whose value depends on other settings
 Option = bool | int | float | str
 
 
@@ -168,7 +169,12 @@ def _check_heads(q: Tensor, k: Tensor, method: str) -> None:
 
 
 def _check_option(name: str, value: Option, default: Option) -> None:
-    """Refuse a value that is not of the default's type; a whole number is a float as well."""
+    """Refuse a value that is not of the default's type; a whole number is a float as well.
+
+    Beside "auto" the method itself knows what is right.
+    """
+    if default == AUTO:
+        return
     kind = type(default)
     fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
     if not fits and not (kind is float and type(value) is int):

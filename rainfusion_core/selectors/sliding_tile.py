@@ -16,7 +16,7 @@ from rainfusion_core.choice import fixed
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder, cell_of, token_places
-from rainfusion_core.selectors.base import Method
+from rainfusion_core.selectors.base import AUTO, Method
 
 
 def mask(order: TokenOrder, config: SparseConfig) -> Tensor:
@@ -36,7 +36,7 @@ def mask(order: TokenOrder, config: SparseConfig) -> Tensor:
     member[torch.arange(order.tokens) // order.block_size, tile_of] = 1
     member[:, tiles[:, 0] < 0] = 0  # text and sink
     window = config.options["window"]
-    windows = _windows(tiles) if window == "auto" else [_read(str(window))]
+    windows = _windows(tiles) if window == AUTO else [_read(str(window))]
     masks = [(member @ _tile_mask(tiles, each).float() @ member.T) > 0 for each in windows]
     return _nearest(masks, order, config).to(order.pinned.device)
 
@@ -83,4 +83,4 @@ def _read(text: str) -> tuple[int, ...]:
     return window
 
 
-METHOD = Method(select=fixed(mask), order="6x8x8", static=True, options={"window": "auto"})
+METHOD = Method(select=fixed(mask), order="6x8x8", static=True, options={"window": AUTO})

@@ -2,8 +2,8 @@
 
 Source: SpargeAttention, arXiv 2502.18137, and its code; first stage only, the kernels here skip no value
 product of a kept block. Differs: key blocks are as large as query blocks (64 there); thresholds are not
-tuned head by head; its top-k interface has the gate at -0.1, its mass interface 0.6 as here, with 0.98
-for the mass. With the "total" budget what the gate keeps is paid for, as far as that goes.
+tuned head by head, but as its two interfaces have them: the gate at 0.6 with a mass target (0.98 there),
+and at -0.1 with a fixed share. With the "total" budget what the gate keeps is paid for, as far as that goes.
 """
 
 import torch
@@ -11,17 +11,20 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.choice import exact, keep
+from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
 from rainfusion_core.pooling import block_means
-from rainfusion_core.selectors.base import Call, Method
+from rainfusion_core.selectors.base import AUTO, Call, Method
 from rainfusion_core.selectors.rainfusion2 import scores
+
+OF_SHARE, OF_MASS = -0.1, 0.6
 
 
 @exact
 def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
     """The best of the blocks that are alike in themselves, and every block that is not."""
     shared = q.shape[1] // k.shape[1]
-    threshold, centred = call.option("similarity"), k
+    threshold, centred = _threshold(call), k
     if call.option("smooth"):
         centred = k - block_means(k, order.tokens, call.key_lengths)
     mixed_q = self_similarity(q, order.block_size) <= threshold
@@ -31,6 +34,16 @@ def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
     return keep(found, order, call, forced=mixed_q[..., None] | mixed_k)
 
 
+def _threshold(call: Call) -> float:
+    """Self-similarity up to which a mean is not trusted."""
+    value = call.option("similarity")
+    if value == AUTO:
+        return OF_SHARE if call.config.mass is None else OF_MASS
+    if not isinstance(value, int | float) or not -1 <= value <= 1:
+        raise ConfigError(f"method option similarity must be auto or in [-1, 1], got {value!r}")
+    return value
+
+
 def self_similarity(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Tensor:
     """(batch, heads, blocks): mean cosine of the pairs of tokens in a block, a token with itself too."""
     directions = torch.nn.functional.normalize(x.float(), dim=-1)
@@ -38,5 +51,5 @@ def self_similarity(x: Tensor, block_size: int, lengths: Tensor | None = None) -
 
 
 METHOD = Method(
-    select=select, scores=scores, order="raster", options={"similarity": 0.6, "smooth": True}
+    select=select, scores=scores, order="raster", options={"similarity": AUTO, "smooth": True}
 )

@@ -1,15 +1,20 @@
 """What a method sets where the user sets nothing, and what it refuses."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from rainfusion_core import SparseConfig, sparse_attention
-from rainfusion_core.errors import ConfigError, UnknownName
+from rainfusion_core.blocks import dense_blocks
+from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
 from rainfusion_core.kernels.reference import attention
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.order import per_head, token_order
 from rainfusion_core.selectors import SELECTORS
 from rainfusion_core.selectors.base import OWN, Method
+from tests.selecting import call_of
 
 LAYOUT = TokenLayout((Text(5), LatentGrid(3, 5, 7)))
 
@@ -103,13 +108,28 @@ def test_every_head_in_its_own_order_is_attention_of_that_head_in_that_order(mon
 def test_keys_may_have_an_order_of_their_own():
     order = token_order(LAYOUT, block_size=16)
     keys = torch.stack([torch.randperm(LAYOUT.tokens) for _ in range(6)]).view(2, 3, -1)
-    from dataclasses import replace
-
-    from rainfusion_core.blocks import dense_blocks
-
     order = replace(order, keys=keys, _copies={})
     q, k, v = torch.randn(3, 2, 3, LAYOUT.tokens, 8)
     kept = dense_blocks(2, 3, order.blocks, block_size=16)
     out = attention(order.permute(q), order.permute_keys(k), order.permute_keys(v), kept)
     dense = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     torch.testing.assert_close(order.unpermute(out), dense)
+
+
+def test_heads_that_share_keys_cannot_have_orders_of_their_own():
+    q, k = torch.zeros(1, 4, LAYOUT.tokens, 8), torch.zeros(1, 2, LAYOUT.tokens, 8)
+    call = call_of(LAYOUT, "svg1")
+    with pytest.raises(UnsupportedLayout) as caught:
+        SELECTORS["svg1"].ordered(q, k, call)
+    assert str(caught.value) == (
+        "method svg1 orders every head by itself, but 4 query heads share 2 key heads"
+    )
+
+
+def test_the_page_on_methods_has_a_row_for_each_and_names_all_their_options():
+    page = Path(__file__).parents[3].joinpath("docs", "methods.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.count("|") == 7]
+    for name, method in SELECTORS.items():
+        (row,) = [row for row in rows if row.startswith(f"| `{name}` |")]
+        assert ("| static |" in row) == method.static
+        assert all(f"`{option}`" in row for option in method.options), f"options of {name}"

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from rainfusion_core import SparseConfig, sparse_attention
+from rainfusion_core import SparseConfig, install, sparse_attention
 from rainfusion_core.kernels import reference
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.mass import kept_mask
 from rainfusion_core.selectors import SELECTORS, Memory
+from tests import pipelines
 from tests.selecting import call_of
 
 LAYOUTS = {
@@ -22,7 +23,7 @@ every = pytest.mark.parametrize("method", SELECTORS)
 # What random tokens do not move: no block is alike in itself, no head has a type, one tile holds all.
 # Their own tests do these checks on tokens that do.
 UNMOVED = {
-    "look": {"sparge", "rainfusion1"}, "sparsity": {"sparge", "sliding-tile", "radial"},
+    "look": {"rainfusion1"}, "sparsity": {"sliding-tile", "radial"},
     "mass": {"sparge", "rainfusion1"},
 }  # fmt: skip
 STATIC = [name for name in SELECTORS if SELECTORS[name].static]
@@ -176,6 +177,16 @@ def test_a_mass_target_reaches_it_by_the_methods_own_prediction(method, budget):
             predicted = SELECTORS[method].scores(q_in, k_in, order, call).softmax(-1)
             assert ((predicted * kept_mask(kept)).sum(-1) >= mass - 1e-4).all()
     assert counts == sorted(counts) and counts[0] < counts[-1]
+
+
+@every
+def test_a_model_renders_with_it(method):
+    pipeline = pipelines.wan()
+    config = SparseConfig(method=method, sparsity=0.6, block_size=16, kernel="torch-blocks")
+    with install(pipeline, config) as handle:
+        video = pipelines.run(pipeline, num_inference_steps=2)
+        rows = handle.report().sparse_rows
+    assert len(rows) == 2 * 2 * 3 and video.isfinite().all()
 
 
 @every
