@@ -22,12 +22,15 @@ def grids(config: Any, arguments: Mapping[str, Any]) -> tuple[LatentGrid, ...]:
 
 def inputs(made: MadeUp) -> dict[str, Any]:
     """One image: the pipelines pack 2 x 2 latents into a token, and `latents` counts tokens."""
-    frames, height, width = made.latents
-    return made.arguments(
-        (1, frames * height * width, made.config.in_channels),
-        made.config.joint_attention_dim,
+    config, (frames, height, width) = made.config, made.latents
+    arguments = made.arguments(
+        (1, frames * height * width, config.in_channels),
+        config.joint_attention_dim,
         img_shapes=[[(frames, height, width)]],
     )
+    if config.use_additional_t_cond:  # layers
+        arguments["additional_t_cond"] = made.ones(1)
+    return arguments
 
 
 QWEN_IMAGE = ModelAdapter(

@@ -34,6 +34,16 @@ def edit_plus(pipeline):
         return run(pipeline, image=pictures)
 
 
+def layered(transformer):
+    """As the pipeline for layers has it, which needs a text encoder."""
+    generator = torch.Generator().manual_seed(0)
+    return transformer(
+        torch.randn(1, 5 * 9 * 11, 64, generator=generator),
+        image_pipelines.text(9), timestep=torch.tensor([0.5]),
+        img_shapes=[[(1, 9, 11)] * 5], additional_t_cond=torch.tensor([0]),
+    ).sample  # fmt: skip
+
+
 def case(kind, run, *grids, **changes):
     return Case(
         make=lambda: image_pipelines.qwen(kind, **changes),
@@ -49,6 +59,16 @@ CASES = {
     "edit": case("QwenImageEditPipeline", edit, IMAGE, REFERENCES[0]),
     "edit-plus-two-references": case(
         "QwenImageEditPlusPipeline", edit_plus, IMAGE, *REFERENCES, zero_cond_t=True
+    ),
+    "layers": Case(
+        make=lambda: image_pipelines.qwen_transformer(
+            use_layer3d_rope=True, use_additional_t_cond=True
+        ),
+        run=layered,
+        layout=TokenLayout((Text(9), *[LatentGrid(1, 9, 11)] * 5)),
+        layers=3,
+        branches=("cond",),
+        axes=(1,),
     ),
 }
 
