@@ -53,7 +53,33 @@ def run(pipeline):
     ).frames  # fmt: skip
 
 
+def run_with_image(transformer):
+    """Both branches of one step; with a picture its tokens come first, and are no padding."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 9, 5, 3, 5, generator=generator)
+    picture = torch.randn(1, IMAGE, 8, generator=generator)
+    outputs = []
+    for branch, valid in (("pred_cond", 13), ("pred_uncond", 2)):
+        with transformer.cache_context(branch):
+            outputs += transformer(
+                latents, torch.tensor([500.0]),
+                torch.randn(1, MLLM, 16, generator=generator), torch.arange(MLLM)[None] < valid,
+                encoder_hidden_states_2=torch.zeros(1, BYT5, 8),
+                encoder_attention_mask_2=torch.zeros(1, BYT5, dtype=torch.bool),
+                image_embeds=picture, return_dict=False,
+            )  # fmt: skip
+    return torch.stack(outputs)
+
+
 CASES = {
+    "image-to-video": Case(
+        make=lambda: hunyuan_video15().transformer,
+        run=run_with_image,
+        layout=TokenLayout((GRID, Text(TEXT))),
+        layers=2,
+        branches=("pred_cond", "pred_uncond"),
+        padded={"pred_cond": (7 + 9,), "pred_uncond": (18 + 9,)},
+    ),
     "text-to-video": Case(
         make=hunyuan_video15,
         run=run,
@@ -62,7 +88,7 @@ CASES = {
         branches=("pred_cond", "pred_uncond"),
         # no image is given, so all of its tokens are padding
         padded={"pred_cond": (7 + 5 + 6,), "pred_uncond": (18 + 9 + 6,)},
-    )
+    ),
 }
 
 
