@@ -42,7 +42,8 @@ def show(sections: Sequence[Section], console: Console) -> None:
 def _table(section: Section) -> Table:
     table = Table(title=section.title, title_justify="left", title_style="bold", header_style="dim")
     for number, column in enumerate(section.columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        first = number == 0
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
     for row in section.rows:
         table.add_row(*row)
     return table
