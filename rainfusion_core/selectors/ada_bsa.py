@@ -11,7 +11,7 @@ from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.choice import exact, keep
 from rainfusion_core.order import TokenOrder
 from rainfusion_core.selectors.base import Call, Method
-from rainfusion_core.selectors.xattention import scores
+from rainfusion_core.selectors.xattention import check, scores
 
 FEWEST_BLOCKS = 10  # of a row that is capped
 
@@ -35,4 +35,5 @@ METHOD = Method(
     scores=scores,
     order="raster",
     options={"stride": 8, "sink": True, "recent": True},
+    check=check,
 )

@@ -5,12 +5,15 @@ search before it found, as there, yet the first search is one pass too, not two;
 the settings say (64 there); search steps are shares of the run (there 10 and 30 of 50).
 """
 
+import re
+
 import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.budget import chosen_per_row
 from rainfusion_core.choice import LEAST, exact, keep
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
 from rainfusion_core.sampling import block_sums
@@ -34,14 +37,17 @@ def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
 
 def search_is_due(memory: Memory, shares: str) -> bool:
     """Whether a step at one of these shares of the run was reached after the last search."""
-    try:
-        steps = [round(float(share) * memory.steps) for share in shares.split(",")]
-    except ValueError:
+    steps = [round(float(share) * memory.steps) for share in shares.split(",")]
+    return any(memory.found["searched"] < step <= memory.step for step in steps)
+
+
+def check(config: SparseConfig) -> None:
+    shares = str(config.options["search"])
+    if not re.fullmatch(r"\s*(0|0?\.\d+)\s*(,\s*(0|0?\.\d+)\s*)*", shares):
         raise ConfigError(
             f"method option search must list shares of the run, got {shares!r}",
             hint="as in 0.2,0.6",
-        ) from None
-    return any(memory.found["searched"] < step <= memory.step for step in steps)
+        )
 
 
 def scores(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> Tensor:
@@ -106,4 +112,5 @@ METHOD = Method(
     scores=scores,
     order="raster",
     options={"search": "0.2,0.6", "adaptive": True},
+    check=check,
 )

@@ -84,6 +84,8 @@ class Method:
         static: the kept blocks depend on layout and settings alone.
         takes_mass: whether a mass target makes sense to it.
         options: names of its options and their values where the user sets none.
+        check: raises a ConfigError for values of options that it does not take; given a completed
+            configuration, before a model is loaded.
     """
 
     select: Select
@@ -95,6 +97,7 @@ class Method:
     static: bool = False
     takes_mass: bool = True
     options: Mapping[str, Option] = field(default_factory=dict)
+    check: Callable[[SparseConfig], None] | None = None
 
     def complete(self, config: SparseConfig) -> SparseConfig:
         """`config` with the order, the sink and the options that the user left to the method.
@@ -104,12 +107,15 @@ class Method:
             UnknownName: it has no such option.
         """
         self._check(config)
-        return replace(
+        complete = replace(
             config,
             order=self.order if config.order == "auto" else config.order,
             sink=self.sink if config.sink is None else config.sink,
             options={**self.options, **config.options},
         )
+        if self.check is not None:
+            self.check(complete)
+        return complete
 
     def ordered(self, q: Tensor, k: Tensor, call: Call) -> TokenOrder:
         """The order of this call, on the device of `q`.

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.choice import scored
-from rainfusion_core.errors import ConfigError
+from rainfusion_core.config import SparseConfig
+from rainfusion_core.errors import ConfigError, UnknownName
 from rainfusion_core.order import TokenOrder
-from rainfusion_core.pooling import representatives
+from rainfusion_core.pooling import REPRESENTATIVES, representatives
 from rainfusion_core.selectors.base import Call, Method
 
 
@@ -23,10 +24,6 @@ def scores(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> Tensor:
     """
     config = call.config.options
     kind, parts = str(config.get("representative", "mean")), int(config.get("parts", 1))
-    if parts < 1 or order.block_size % parts:
-        raise ConfigError(
-            f"method option parts must divide the block size, got {parts} and {order.block_size}"
-        )
     size = order.block_size // parts
     queries = representatives(q, size, kind, seed=1)
     keys = representatives(k, size, kind, call.key_lengths)
@@ -53,6 +50,16 @@ def _best_parts(scores: Tensor, parts: int, size: int, key_lengths: Tensor | Non
     return scores.unflatten(-1, (-1, parts)).amax(-1).unflatten(-2, (-1, parts)).amax(-2)
 
 
+def check(config: SparseConfig) -> None:
+    kind, parts = str(config.options["representative"]), int(config.options["parts"])
+    if kind not in REPRESENTATIVES:
+        raise UnknownName("representative", kind, REPRESENTATIVES)
+    if parts < 1 or config.block_size % parts:
+        raise ConfigError(
+            f"method option parts must divide the block size, got {parts} and {config.block_size}"
+        )
+
+
 METHOD = Method(
     select=scored(scores),
     scores=scores,
@@ -60,4 +67,5 @@ METHOD = Method(
     order="compact",
     sink=True,
     options={"representative": "mean", "parts": 1},
+    check=check,
 )

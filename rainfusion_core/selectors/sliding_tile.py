@@ -22,11 +22,7 @@ from rainfusion_core.selectors.base import AUTO, Method
 def mask(order: TokenOrder, config: SparseConfig) -> Tensor:
     """(query_blocks, key_blocks) bool on the device of the order."""
     cell = cell_of(order.name)
-    if cell is None:
-        raise ConfigError(
-            f"method sliding-tile needs an order of cells, order is {order.name!r}",
-            hint="as in --order 6x8x8",
-        )
+    assert cell is not None
     places = token_places(order)
     places[:, 0] -= int(order.sink_tokens > 0)  # tiles begin behind the sink
     tiles, tile_of = (places.div(torch.tensor(cell), rounding_mode="floor")).unique(
@@ -35,8 +31,8 @@ def mask(order: TokenOrder, config: SparseConfig) -> Tensor:
     member = torch.zeros(order.blocks, len(tiles))
     member[torch.arange(order.tokens) // order.block_size, tile_of] = 1
     member[:, tiles[:, 0] < 0] = 0  # text and sink
-    window = config.options["window"]
-    windows = _windows(tiles) if window == AUTO else [_read(str(window))]
+    window = cell_of(str(config.options["window"]))
+    windows = _windows(tiles) if window is None else [window]
     masks = [(member @ _tile_mask(tiles, each).float() @ member.T) > 0 for each in windows]
     return _nearest(masks, order, config).to(order.pinned.device)
 
@@ -73,14 +69,20 @@ def _nearest(masks: list[Tensor], order: TokenOrder, config: SparseConfig) -> Te
     return masks[best]
 
 
-def _read(text: str) -> tuple[int, ...]:
-    window = cell_of(text)
-    if window is None:
+def check(config: SparseConfig) -> None:
+    if cell_of(config.order) is None:
         raise ConfigError(
-            f"method option window must be tiles of time, height and width, got {text!r}",
+            f"method sliding-tile needs an order of cells, order is {config.order!r}",
+            hint="as in --order 6x8x8",
+        )
+    window = str(config.options["window"])
+    if window != AUTO and cell_of(window) is None:
+        raise ConfigError(
+            f"method option window must be tiles of time, height and width, got {window!r}",
             hint="as in window=3x3x5",
         )
-    return window
 
 
-METHOD = Method(select=fixed(mask), order="6x8x8", static=True, options={"window": AUTO})
+METHOD = Method(
+    select=fixed(mask), order="6x8x8", static=True, options={"window": AUTO}, check=check
+)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.choice import exact, keep
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
 from rainfusion_core.pooling import block_means
@@ -39,9 +40,14 @@ def _threshold(call: Call) -> float:
     value = call.option("similarity")
     if value == AUTO:
         return OF_SHARE if call.config.mass is None else OF_MASS
-    if not isinstance(value, int | float) or not -1 <= value <= 1:
+    return float(value)
+
+
+def check(config: SparseConfig) -> None:
+    value = config.options["similarity"]
+    number = isinstance(value, int | float) and -1 <= value <= 1
+    if value != AUTO and not number:
         raise ConfigError(f"method option similarity must be auto or in [-1, 1], got {value!r}")
-    return value
 
 
 def self_similarity(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Tensor:
@@ -51,5 +57,9 @@ def self_similarity(x: Tensor, block_size: int, lengths: Tensor | None = None) -
 
 
 METHOD = Method(
-    select=select, scores=scores, order="raster", options={"similarity": AUTO, "smooth": True}
+    select=select,
+    scores=scores,
+    order="raster",
+    options={"similarity": AUTO, "smooth": True},
+    check=check,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rainfusion_core.choice import LEAST, scored
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
 from rainfusion_core.selectors.base import Call, Method
@@ -18,10 +19,6 @@ from rainfusion_core.selectors.base import Call, Method
 def scores(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> Tensor:
     """Logarithm of the estimated mass of every pair of blocks."""
     stride, block_size = call.option("stride"), order.block_size
-    if stride < 1 or block_size % stride:
-        raise ConfigError(
-            f"method option stride must divide the block size, got {stride} and {block_size}"
-        )
     batch, heads, tokens, _ = q.shape
     shared = heads // k.shape[1]
     ends = [tokens] * batch if call.key_lengths is None else call.key_lengths
@@ -47,4 +44,14 @@ def _groups(x: Tensor, order: TokenOrder, stride: int, *, backwards: bool) -> Te
     return (groups.flip(1) if backwards else groups).flatten(1)
 
 
-METHOD = Method(select=scored(scores), scores=scores, order="raster", options={"stride": 16})
+def check(config: SparseConfig) -> None:
+    stride = config.options["stride"]
+    if int(stride) < 1 or config.block_size % int(stride):
+        raise ConfigError(
+            f"method option stride must divide the block size, got {stride} and {config.block_size}"
+        )
+
+
+METHOD = Method(
+    select=scored(scores), scores=scores, order="raster", options={"stride": 16}, check=check
+)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rainfusion_core.budget import BUDGETS, chosen_per_row, predicted_density
-from rainfusion_core.errors import ConfigError, UnsupportedLayout
+from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.order import TokenOrder, token_order
 from rainfusion_core.selectors import SELECTORS
@@ -266,4 +266,9 @@ def test_the_best_pair_of_parts_scores_for_its_blocks(kind, parts, padded):
 def test_parts_that_do_not_divide_the_block_are_refused():
     with pytest.raises(ConfigError) as caught:
         select(*qk(IMAGE), IMAGE, options={"parts": 3})
-    assert str(caught.value) == "method option parts must divide the block size, got 3 and 16"
+    assert str(caught.value) == "method option parts must divide the block size, got 3 and 128"
+
+
+def test_an_unknown_representative_is_refused_before_anything_runs():
+    with pytest.raises(UnknownName, match="no representative is called 'median'"):
+        call_of(IMAGE.layout, options={"representative": "median"})

@@ -7,7 +7,7 @@ from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid, Text
 from rainfusion_core.mass import kept_mask
 from rainfusion_core.order import token_places
-from tests.selecting import kept_lists, order_of, qk, select
+from tests.selecting import call_of, kept_lists, order_of, qk, select
 
 
 def test_one_row_of_tiles_shifts_its_window_at_the_ends():
@@ -71,9 +71,8 @@ def test_tiles_begin_behind_the_sink():
 
 
 def test_an_order_without_cells_and_a_window_without_sides_are_refused():
-    order = order_of(LatentGrid(1, 4, 8), name="raster")
+    layout = order_of(LatentGrid(1, 4, 8), name="raster").layout
     with pytest.raises(ConfigError, match="method sliding-tile needs an order of cells"):
-        select("sliding-tile", *qk(order), order)
-    order = order_of(LatentGrid(1, 4, 8), name="1x4x4")
+        call_of(layout, "sliding-tile", order="raster")
     with pytest.raises(ConfigError, match="method option window must be tiles of"):
-        select("sliding-tile", *qk(order), order, options={"window": "wide"})
+        call_of(layout, "sliding-tile", options={"window": "wide"})

@@ -57,4 +57,4 @@ def test_a_stride_that_does_not_divide_the_block_is_refused():
     order = order_of(LatentGrid(1, 1, 64), name="raster")
     with pytest.raises(ConfigError) as caught:
         select("xattention", *qk(order), order, options={"stride": 6})
-    assert str(caught.value) == "method option stride must divide the block size, got 6 and 16"
+    assert str(caught.value) == "method option stride must divide the block size, got 6 and 128"
