@@ -73,7 +73,7 @@ def is_intercepted(processor: Any, session_number: int) -> bool:
 
 
 # a captured graph would replay the kernels of its first run, and neither select nor count again
-_UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)  # torch 2.8
+_UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)  # older torch has no such tag
 _OPTIONS: Any = {"tags": [_UNSAFE]} if _UNSAFE is not None else {}
 
 

@@ -105,6 +105,13 @@ def test_an_image_is_one_frame_and_the_same_that_the_pipeline_makes():
     assert len(times.steps) == 2 and times.text_encoding > 0 and times.decoding > 0
 
 
+def test_an_edited_image_has_the_size_that_is_asked_for():
+    pipeline = image_pipelines.flux("FluxKontextPipeline")
+    given = {"image": image_pipelines.picture(52, 36), "_auto_resize": False, **IMAGE.extra}
+    clip = Clip(**{**vars(IMAGE), "extra": given})
+    assert render(pipeline, clip, SPARSE).frames.shape == (1, 60, 76, 3)
+
+
 def test_guidance_is_called_what_the_pipeline_calls_it():
     from diffusers import WanPipeline
 
