@@ -31,7 +31,8 @@ class SparseConfig:
             numbers count from the end.
         correction: "pooled" lets dropped blocks stay in the softmax through their means, "none"
             drops them altogether.
-        kernel: name in `KERNELS`, or "auto".
+        kernel: name in `KERNELS`, or "auto" for the fastest. With "auto" a call runs dense where
+            that was measured to be faster (`worthwhile`); a kernel asked for by name always runs.
         dense_kernel: name in `DENSE_KERNELS` for the calls that run dense, or "auto" for the
             fastest one, found by measuring it on a call of the run.
         options: of the method, by name; what is not given is as in the method's source.

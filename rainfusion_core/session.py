@@ -21,6 +21,7 @@ from rainfusion_core.schedule import Schedule, plan
 from rainfusion_core.selectors import Memory
 from rainfusion_core.speed import attention_speed
 from rainfusion_core.timing import Span
+from rainfusion_core.worthwhile import least_tokens
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,13 @@ class Session:
         if reason is not None:
             k, v, mask = without_padding(k, v, mask, lengths, layout)
             return self._dense(layer, q, k, v, mask, scale, reason)
-        self.kernel, _ = choose_kernel(
+        kernel, _ = choose_kernel(
             self.config.kernel, q.device, q.dtype, q.shape[-1], self.config.block_size
         )
+        if (reason := self._not_worthwhile(kernel, q, layout)) is not None:
+            k, v, mask = _without_padding(k, v, mask, lengths, layout)
+            return self._dense(layer, q, k, v, mask, scale, reason)
+        self.kernel = kernel
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):
             self._measure(q, k, v, layout, scale)
         memory = self._memory(layer, q)
@@ -179,6 +184,13 @@ class Session:
             speed=self.speed,
             absent=self._due - self._seen,
         )
+
+    def _not_worthwhile(self, kernel: str, q: Tensor, layout: TokenLayout) -> str | None:
+        """Why dense is faster for this call on this machine; a kernel asked for by name runs."""
+        if self.config.kernel != "auto":
+            return None
+        needed = least_tokens(self.config, layout, q.device, kernel, q.dtype, q.shape[-1])
+        return None if q.shape[-2] >= needed else f"sparse pays from {needed:.0f} tokens on"
 
     def _layout(self, tokens: int) -> TokenLayout | None:
         forward = self._forward

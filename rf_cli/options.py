@@ -57,7 +57,12 @@ Correction = Annotated[
     str | None,
     typer.Option(help="pooled: skipped blocks still count, through their means; none drops them."),
 ]
-Kernel = Annotated[str | None, typer.Option(help="Sparse kernel; auto picks by device and dtype.")]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        help="Sparse kernel, used always; auto: the fastest, or dense where that is faster."
+    ),
+]
 Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Strict = Annotated[

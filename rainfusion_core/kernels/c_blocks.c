@@ -165,27 +165,30 @@ static void add_chunk(const element *q, const element *k, const element *v, cons
 }
 
 /* Keys as [tile][dim / PAIR][TILE][PAIR], values as [keys / PAIR][dim][PAIR], zeros behind `valid`.
-   `stride` is the distance of tokens. */
+   `stride` is the distance of tokens, and `rows` says where each lies, or is NULL. */
 void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride, element *packed_k,
-          element *packed_v, int64_t valid, int64_t padded, int dim) {
+          element *packed_v, int64_t valid, int64_t padded, int dim, const int64_t *rows) {
     for (int64_t i = 0; i < padded; i++) {
+        int64_t row = rows && i < valid ? rows[i] : i;
         element *tile = packed_k + i / TILE * TILE * dim + i % TILE * PAIR;
         element *pair = packed_v + i / PAIR * PAIR * dim + i % PAIR;
         for (int d = 0; d < dim; d++) {
-            tile[d / PAIR * TILE * PAIR + d % PAIR] = i < valid ? k[i * k_stride + d] : 0;
-            pair[d * PAIR] = i < valid ? v[i * v_stride + d] : 0;
+            tile[d / PAIR * TILE * PAIR + d % PAIR] = i < valid ? k[row * k_stride + d] : 0;
+            pair[d * PAIR] = i < valid ? v[row * v_stride + d] : 0;
         }
     }
 }
 
+INLINE int64_t place(const int64_t *places, int64_t i) { return places ? places[i] : i; }
+
 /* Query blocks first .. last - 1 of a head; returns nonzero if there is no memory.
    index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to.
    means_k, means_v: a packed key and value for each key block, which stand for it where it is not
-   kept, or NULL; sizes: log2 of how many tokens a key block has, -inf where none, to whole tiles. */
+   kept, or NULL; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a key block has, -inf where none, to whole tiles. */
 int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
            float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
            int64_t last, int64_t queries, int block, int dim, float scale, const element *means_k,
-           const element *means_v, const float *sizes, int64_t key_blocks) {
+           const element *means_v, const float *sizes, int64_t key_blocks, const int64_t *places) {
     int64_t mean_tiles = means_k ? (key_blocks + TILE - 1) / TILE : 0;
     size_t padded = (block + ROWS - 1) / ROWS * ROWS;
     float *mixed = malloc(padded * (dim + 2) * sizeof(float));
@@ -198,7 +201,8 @@ int attend(const element *q, int64_t q_stride, const element *k, const element *
         memset(mixed, 0, padded * (dim + 2) * sizeof(float));
         memset(here, 0, padded * dim * sizeof(element));
         for (int r = 0; r < rows; r++)
-            memcpy(here + r * dim, q + (b * block + r) * q_stride, dim * sizeof(element));
+            memcpy(here + r * dim, q + place(places, b * block + r) * q_stride,
+                   dim * sizeof(element));
         for (size_t r = 0; r < padded; r++) peak[r] = -INFINITY;
         int64_t tiles = (tokens[b] + TILE - 1) / TILE, per_block = block / TILE;
         for (int64_t t = 0; t < tiles; t += CHUNK) {
@@ -222,11 +226,12 @@ int attend(const element *q, int64_t q_stride, const element *k, const element *
         }
         for (int r = 0; r < rows; r++) {
             __m512 share = _mm512_set1_ps(total[r] == 0.0f ? 0.0f : 1.0f / total[r]);
-            element *to = out + (b * block + r) * dim;
+            int64_t at = place(places, b * block + r);
+            element *to = out + at * dim;
             for (int d = 0; d < dim; d += 16)
                 STORE(to + d, _mm512_mul_ps(_mm512_loadu_ps(mixed + r * dim + d), share));
             /* peak and total are of base 2 */
-            if (lse) lse[b * block + r] = (peak[r] + log2f(total[r])) * 0.69314718f;
+            if (lse) lse[at] = (peak[r] + log2f(total[r])) * 0.69314718f;
         }
     }
     return free(mixed), free(here), free(bias), 0;

@@ -31,10 +31,10 @@ BFLOAT16_FLAGS = ("-DBF16", "-mavx512bf16")
 TILE = 16  # keys, and columns, that the C code takes at a time
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-PACK = (_POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _INT)
+PACK = (_POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER)
 ATTEND = (
     _POINTER, _LONG, *(_POINTER,) * 6, *(_LONG,) * 4, _INT, _INT, ctypes.c_float,
-    *(_POINTER,) * 3, _LONG,
+    *(_POINTER,) * 3, _LONG, _POINTER,
 )  # fmt: skip
 
 
@@ -47,8 +47,15 @@ def attention(
     scale: float | None = None,
     key_lengths: Tensor | None = None,
     lse: Tensor | None = None,
+    rows: Tensor | None = None,
+    key_rows: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `kernels.reference.attention`, forward only.
+
+    Args:
+        rows, key_rows: (queries,) and (keys,) int64, or (batch, heads, ...) where heads differ;
+            queries and keys in the order of `kept`, by their places in q, k and v, which may then
+            lie in any other order. So do the output and `lse`.
 
     Memory on top of the arguments and the output: copies of k and v in the order that the products
     want, and in each thread one query block. A dtype that the CPU does not multiply is converted to
@@ -57,7 +64,8 @@ def attention(
     Raises:
         KernelUnavailable: the library cannot be built, or the sizes are no multiples of 16.
     """
-    return _attention(q, k, v, kept, scale, key_lengths, lse, corrected=False)
+    places = (rows, key_rows)
+    return _attention(q, k, v, kept, scale, key_lengths, lse, places, corrected=False)
 
 
 def corrected_attention(
@@ -69,9 +77,12 @@ def corrected_attention(
     scale: float | None = None,
     key_lengths: Tensor | None = None,
     lse: Tensor | None = None,
+    rows: Tensor | None = None,
+    key_rows: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `kernels.reference.corrected_attention`, in the pass of `attention`."""
-    return _attention(q, k, v, kept, scale, key_lengths, lse, corrected=True)
+    places = (rows, key_rows)
+    return _attention(q, k, v, kept, scale, key_lengths, lse, places, corrected=True)
 
 
 def _attention(
@@ -82,6 +93,7 @@ def _attention(
     scale: float | None,
     key_lengths: Tensor | None,
     lse: Tensor | None,
+    places: tuple[Tensor | None, Tensor | None],
     *,
     corrected: bool,
 ) -> Tensor:
@@ -104,21 +116,26 @@ def _attention(
         shared, index = q.shape[1] // k.shape[1], kept.index.contiguous()
         blocks = -(-kept.key_blocks // TILE) * TILE
         means = torch.empty(2, *k.shape[:2], blocks if corrected else 0, head_dim, dtype=dtype)
+        at_q, at_k = (None if x is None else x.contiguous() for x in places)
         sizes = k.new_full((len(k), blocks), -torch.inf, dtype=torch.float32)
 
         def pack(head: tuple[int, int]) -> None:
             library.pack(
                 k[head].data_ptr(), k.stride(-2), v[head].data_ptr(), v.stride(-2),
                 packed[0][head].data_ptr(), packed[1][head].data_ptr(), ends[head[0]], padded, head_dim,
+                _place(at_k, head),
             )  # fmt: skip
             if corrected:
                 b, h = head
-                pooled = pooled_blocks(k[b, h, : ends[b]], v[b, h, : ends[b]], kept.block_size)
+                order = None if at_k is None else at_k if at_k.ndim == 1 else at_k[head]
+                real = slice(ends[b]) if order is None else order[: ends[b]]
+                pooled = pooled_blocks(k[b, h, real], v[b, h, real], kept.block_size)
                 mean_k, mean_v = (x.to(dtype) for x in pooled[:2])
                 sizes[b, : len(mean_k)] = pooled[2].log2()
                 library.pack(
                     mean_k.data_ptr(), head_dim, mean_v.data_ptr(), head_dim,
                     means[0][head].data_ptr(), means[1][head].data_ptr(), len(mean_k), blocks, head_dim,
+                    None,
                 )  # fmt: skip
 
         def work(queue: Iterator[tuple[int, int, int, int]]) -> None:
@@ -133,6 +150,7 @@ def _attention(
                     means[0][key_head].data_ptr() if corrected else None,
                     means[1][key_head].data_ptr() if corrected else None,
                     sizes[b].data_ptr(), kept.key_blocks,
+                    _place(at_q, (b, h)),
                 )  # fmt: skip
                 if failed:
                     raise MemoryError("no memory for one query block")
@@ -210,6 +228,13 @@ def _cache() -> Path:
 def _rows(x: Tensor) -> Tensor:
     """`x` with the numbers of a token side by side."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _place(rows: Tensor | None, head: tuple[int, int]) -> int | None:
+    """Address of the places of a head's tokens; None if they lie in order."""
+    if rows is None:
+        return None
+    return rows.data_ptr() if rows.ndim == 1 else rows[head].data_ptr()
 
 
 def _parts(tokens: Tensor, block_size: int) -> list[tuple[int, int, int, int]]:
