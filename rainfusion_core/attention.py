@@ -3,6 +3,8 @@
 Source: RainFusion2.0, arXiv 2512.24086, section 3.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from rainfusion_core import fused
@@ -11,7 +13,10 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.layout import TokenLayout
-from rainfusion_core.selectors import SELECTORS, Call, Memory
+from rainfusion_core.order import TokenOrder
+from rainfusion_core.selectors import SELECTORS, Call, Memory, Method
+
+KERNELS_THAT_REORDER = ("c-blocks",)
 
 
 def sparse_attention(
@@ -49,7 +54,28 @@ def sparse_attention(
         return fused.attention(q, k, v, order, method, call, kernel)
     if config.correction != "none":
         kernel = corrected(name, kernel)
+    if name in KERNELS_THAT_REORDER:
+        return _reordered(q, k, v, order, method, call, kernel)
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
     return order.unpermute(out), kept
+
+
+def _reordered(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: TokenOrder,
+    method: Method,
+    call: Call,
+    kernel: Callable[..., Tensor],
+) -> tuple[Tensor, KeptBlocks]:
+    """The same, where the kernel takes tokens from where they lie and puts the output there.
+
+    Nothing is moved but queries and keys for the selection, and those are gone when it is made.
+    """
+    kept = method.select(order.permute(q), order.permute_keys(k), order, call)
+    keys = order.gather if order.keys is None else order.keys
+    settings = {"scale": call.scale, "key_lengths": call.key_lengths}
+    return kernel(q, k, v, kept, **settings, rows=order.gather, key_rows=keys), kept

@@ -21,13 +21,14 @@ from torch import Tensor
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
 from rainfusion_core.kernels.correction import pooled_blocks
-from rainfusion_core.kernels.cpu_blocks import PART_TOKENS, THREADING_PAYS, in_threads
+from rainfusion_core.kernels.cpu_blocks import THREADING_PAYS, in_threads
 from rainfusion_core.kernels.torch_blocks import kept_tokens
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILERS = ("gcc", "clang", "cc")
 FLAGS = ("-O3", "-shared", "-fPIC", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma")
 BFLOAT16_FLAGS = ("-DBF16", "-mavx512bf16")
+PART_TOKENS = 256  # queries that a thread takes at a time: few, so that all end together
 TILE = 16  # keys, and columns, that the C code takes at a time
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int

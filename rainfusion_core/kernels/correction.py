@@ -6,7 +6,7 @@ means of the dropped ones. `reference.corrected_attention` is the definition.
 Source: Sol-Attn, arXiv 2607.24027. Differs: blocks and selection are those of the method in use.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from rainfusion_core.pooling import block_means
 ROOM = 2**22
 
 
-def corrected(name: str, kernel: Kernel) -> Kernel:
+def corrected(name: str, kernel: Kernel) -> Callable[..., Tensor]:
     """The kernel called `name`, with the correction: its own if it has one, else a second pass."""
     if name == "reference":
         from rainfusion_core.kernels import reference
