@@ -42,7 +42,8 @@ from kernels_peers import PEERS
 BLOCK = 128
 RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CPU_FLOPS, CPU_HEADS = 7e11, 1  # of a dense call: what two cores do in about three seconds
+# on a CPU: heads of a call, and operations of one head, which two cores do in about three seconds
+CPU_HEADS, CPU_FLOPS = 3, 7e11
 
 
 @dataclass(frozen=True)
@@ -233,12 +234,12 @@ def fitting(device: torch.device, names: list[str]) -> list[str]:
     kept = []
     for name in names:
         shape = SHAPES[name]
-        flops = 4 * shape.tokens**2 * shape.head_dim * CPU_HEADS
+        flops = 4 * shape.tokens**2 * shape.head_dim
         if device.type == "cpu" and flops > CPU_FLOPS:
             print(f"{name}: left out, {flops / 1e12:.1f} TFLOP a head are too many for a CPU")
             continue
         if device.type == "cpu" and shape.heads > CPU_HEADS:
-            print(f"{name}: {CPU_HEADS} head of {shape.heads}, the others are like it")
+            print(f"{name}: {CPU_HEADS} heads of {shape.heads}, the others are like them")
         kept.append(name)
     return kept
 

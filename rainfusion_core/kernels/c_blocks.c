@@ -164,18 +164,39 @@ static void add_chunk(const element *q, const element *k, const element *v, cons
     }
 }
 
-/* Keys as [tile][dim / PAIR][TILE][PAIR], values as [keys / PAIR][dim][PAIR], zeros behind `valid`.
-   `stride` is the distance of tokens, and `rows` says where each lies, or is NULL. */
-void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride, element *packed_k,
-          element *packed_v, int64_t valid, int64_t padded, int dim, const int64_t *rows) {
+#ifdef BF16
+INLINE float number(element x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    return memcpy(&y, &bits, 4), y;
+}
+#else
+INLINE float number(element x) { return x; }
+#endif
+
+/* One head. Keys as [tile][dim / PAIR][TILE][PAIR], values as [keys / PAIR][dim][PAIR], zeros behind
+   `valid`. `rows` says where each token lies, or is NULL. sum_k, sum_v: (blocks, dim), zeros so far,
+   to which the keys and values of each block are added, or NULL. */
+static void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride,
+                 element *packed_k, element *packed_v, int64_t valid, int64_t padded, int dim,
+                 const int64_t *rows, float *sum_k, float *sum_v, int64_t block) {
     for (int64_t i = 0; i < padded; i++) {
-        int64_t row = rows && i < valid ? rows[i] : i;
         element *tile = packed_k + i / TILE * TILE * dim + i % TILE * PAIR;
         element *pair = packed_v + i / PAIR * PAIR * dim + i % PAIR;
-        for (int d = 0; d < dim; d++) {
-            tile[d / PAIR * TILE * PAIR + d % PAIR] = i < valid ? k[row * k_stride + d] : 0;
-            pair[d * PAIR] = i < valid ? v[row * v_stride + d] : 0;
+        if (i >= valid) {
+            for (int d = 0; d < dim; d++) tile[d / PAIR * TILE * PAIR + d % PAIR] = pair[d * PAIR] = 0;
+            continue;
         }
+        const element *key = k + (rows ? rows[i] : i) * k_stride;
+        const element *value = v + (rows ? rows[i] : i) * v_stride;
+        for (int d = 0; d < dim; d++) {
+            tile[d / PAIR * TILE * PAIR + d % PAIR] = key[d];
+            pair[d * PAIR] = value[d];
+        }
+        if (!sum_k) continue;
+        float *more_k = sum_k + i / block * dim, *more_v = sum_v + i / block * dim;
+        for (int d = 0; d < dim; d++) more_k[d] += number(key[d]);
+        for (int d = 0; d < dim; d++) more_v[d] += number(value[d]);
     }
 }
 
@@ -185,7 +206,7 @@ INLINE int64_t place(const int64_t *places, int64_t i) { return places ? places[
    index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to.
    means_k, means_v: a packed key and value for each key block, which stand for it where it is not
    kept, or NULL; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a key block has, -inf where none, to whole tiles. */
-int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
+static int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
            float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
            int64_t last, int64_t queries, int block, int dim, float scale, const element *means_k,
            const element *means_v, const float *sizes, int64_t key_blocks, const int64_t *places) {
@@ -235,4 +256,45 @@ int attend(const element *q, int64_t q_stride, const element *k, const element *
         }
     }
     return free(mixed), free(here), free(bias), 0;
+}
+
+/* Work that threads share: `table` has a row of numbers and addresses for each item. */
+typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
+typedef struct {
+    const int64_t *table;
+    int64_t items, *next, *failed, q_stride, k_stride, v_stride, width, queries, key_blocks, padded;
+    int block, dim;
+    float scale;
+} job;
+
+static void pack_items(void *shared) {
+    job *j = shared;
+    for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
+        const int64_t *x = j->table + i * 8;
+        pack((element *)x[0], j->k_stride, (element *)x[1], j->v_stride, (element *)x[2],
+             (element *)x[3], x[4], j->padded, j->dim, (int64_t *)x[5], (float *)x[6], (float *)x[7],
+             j->block);
+    }
+}
+
+static void attend_items(void *shared) {
+    job *j = shared;
+    for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
+        const int64_t *x = j->table + i * 13;
+        if (attend((element *)x[0], j->q_stride, (element *)x[1], (element *)x[2], (element *)x[3],
+                   (float *)x[4], (int32_t *)x[5], (int64_t *)x[6], j->width, x[7], x[8], j->queries,
+                   j->block, j->dim, j->scale, (element *)x[9], (element *)x[10], (float *)x[11],
+                   j->key_blocks, (int64_t *)x[12]))
+            *j->failed = 1;
+    }
+}
+
+/* `spread` is GOMP_parallel of the OpenMP that torch runs on, whose threads are awake: they wait
+   busily for what comes next, and others would have to share their cores. Or NULL: run here alone. */
+void run(job *j, int packing, parallel spread, int threads) {
+    void (*work)(void *) = packing ? pack_items : attend_items;
+    if (spread)
+        spread(work, j, threads, 0);
+    else
+        work(j);
 }

@@ -6,21 +6,22 @@ second, into the user's cache, and later runs load it; without a compiler `torch
 
 import ctypes
 import hashlib
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from functools import lru_cache
 from math import e, log2
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
-from rainfusion_core.kernels.correction import pooled_blocks
 from rainfusion_core.kernels.cpu_blocks import THREADING_PAYS, in_threads
 from rainfusion_core.kernels.torch_blocks import kept_tokens
 
@@ -31,12 +32,20 @@ BFLOAT16_FLAGS = ("-DBF16", "-mavx512bf16")
 PART_TOKENS = 256  # queries that a thread takes at a time: few, so that all end together
 TILE = 16  # keys, and columns, that the C code takes at a time
 
-_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-PACK = (_POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER)
-ATTEND = (
-    _POINTER, _LONG, *(_POINTER,) * 6, *(_LONG,) * 4, _INT, _INT, ctypes.c_float,
-    *(_POINTER,) * 3, _LONG, _POINTER,
-)  # fmt: skip
+
+class _Job(ctypes.Structure):
+    """What the items of a call have in common, as in the C code."""
+
+    _fields_ = [
+        *[(name, ctypes.c_void_p) for name in ("table",)],
+        ("items", ctypes.c_int64),
+        *[(name, ctypes.c_void_p) for name in ("next", "failed")],
+        *[(name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "width")],
+        *[(name, ctypes.c_int64) for name in ("queries", "key_blocks", "padded")],
+        ("block", ctypes.c_int),
+        ("dim", ctypes.c_int),
+        ("scale", ctypes.c_float),
+    ]
 
 
 def attention(
@@ -98,71 +107,109 @@ def _attention(
     *,
     corrected: bool,
 ) -> Tensor:
-    head_dim, keys = q.shape[-1], k.shape[-2]
-    if head_dim % TILE or kept.block_size % TILE:
+    head_dim, keys, size = q.shape[-1], k.shape[-2], kept.block_size
+    if head_dim % TILE or size % TILE:
         raise KernelUnavailable(
-            f"c-blocks takes multiples of {TILE}, got head_dim {head_dim} "
-            f"and block_size {kept.block_size}"
+            f"c-blocks takes multiples of {TILE}, got head_dim {head_dim} and block_size {size}"
         )
     dtype = computed_in(q.dtype)
     library = load(dtype)
     with torch.no_grad():
         wanted, (q, k, v) = q.dtype, [_rows(x.to(dtype)) for x in (q, k, v)]
-        tokens = kept_tokens(kept, keys, key_lengths)
-        out = torch.empty(q.shape, dtype=dtype)
-        padded = kept.key_blocks * kept.block_size
-        packed = torch.empty(2, *k.shape[:2], padded, head_dim, dtype=dtype)
-        ends = [keys] * len(k) if key_lengths is None else key_lengths.clamp(max=keys).tolist()
-        scale = (head_dim**-0.5 if scale is None else scale) * log2(e)
-        shared, index = q.shape[1] // k.shape[1], kept.index.contiguous()
-        blocks = -(-kept.key_blocks // TILE) * TILE
-        means = torch.empty(2, *k.shape[:2], blocks if corrected else 0, head_dim, dtype=dtype)
+        tokens, index = kept_tokens(kept, keys, key_lengths), kept.index.contiguous()
         at_q, at_k = (None if x is None else x.contiguous() for x in places)
-        sizes = k.new_full((len(k), blocks), -torch.inf, dtype=torch.float32)
-
-        def pack(head: tuple[int, int]) -> None:
-            library.pack(
-                k[head].data_ptr(), k.stride(-2), v[head].data_ptr(), v.stride(-2),
-                packed[0][head].data_ptr(), packed[1][head].data_ptr(), ends[head[0]], padded, head_dim,
-                _place(at_k, head),
-            )  # fmt: skip
-            if corrected:
-                b, h = head
-                order = None if at_k is None else at_k if at_k.ndim == 1 else at_k[head]
-                real = slice(ends[b]) if order is None else order[: ends[b]]
-                pooled = pooled_blocks(k[b, h, real], v[b, h, real], kept.block_size)
-                mean_k, mean_v = (x.to(dtype) for x in pooled[:2])
-                sizes[b, : len(mean_k)] = pooled[2].log2()
-                library.pack(
-                    mean_k.data_ptr(), head_dim, mean_v.data_ptr(), head_dim,
-                    means[0][head].data_ptr(), means[1][head].data_ptr(), len(mean_k), blocks, head_dim,
-                    None,
-                )  # fmt: skip
-
-        def work(queue: Iterator[tuple[int, int, int, int]]) -> None:
-            for b, h, first, last in queue:
-                key_head = (b, h // shared)
-                failed = library.attend(
-                    q[b, h].data_ptr(), q.stride(-2), packed[0][key_head].data_ptr(),
-                    packed[1][key_head].data_ptr(), out[b, h].data_ptr(),
-                    None if lse is None else lse[b, h].data_ptr(), index[b, h].data_ptr(),
-                    tokens[b, h].data_ptr(), index.shape[-1], first, last, q.shape[-2],
-                    kept.block_size, head_dim, scale,
-                    means[0][key_head].data_ptr() if corrected else None,
-                    means[1][key_head].data_ptr() if corrected else None,
-                    sizes[b].data_ptr(), kept.key_blocks,
-                    _place(at_q, (b, h)),
-                )  # fmt: skip
-                if failed:
-                    raise MemoryError("no memory for one query block")
-
-        pays = int(tokens.sum()) * kept.block_size * head_dim >= THREADING_PAYS
+        ends = [keys] * len(k) if key_lengths is None else key_lengths.clamp(max=keys).tolist()
+        out = torch.empty(q.shape, dtype=dtype)
+        packed = _empty(k, kept.key_blocks * size)
+        means = _empty(k, -(-kept.key_blocks // TILE) * TILE) if corrected else None
+        sums = torch.zeros(2, *k.shape[:2], kept.key_blocks, head_dim) if corrected else None
+        sizes = _sizes(ends, kept)
+        job = _Job(
+            q_stride=q.stride(-2), k_stride=k.stride(-2), v_stride=v.stride(-2),
+            width=index.shape[-1], queries=q.shape[-2], key_blocks=kept.key_blocks,
+            padded=packed.shape[-2], block=size, dim=head_dim,
+            scale=(head_dim**-0.5 if scale is None else scale) * log2(e),
+        )  # fmt: skip
+        pays = int(tokens.sum()) * size * head_dim >= THREADING_PAYS
         threads = torch.get_num_threads() if pays else 1
-        with in_threads(threads) as run:
-            run(pack, [(b, h) for b in range(len(k)) for h in range(k.shape[1])])
-            # all threads take from one list, as each becomes free
-            run(work, [iter(_parts(tokens, kept.block_size))] * threads)
+        heads = list(itertools.product(range(len(k)), range(k.shape[1])))
+        _run(library, job, threads, packing=True, table=[
+            (_at(k, x), _at(v, x), _at(packed[0], x), _at(packed[1], x), ends[x[0]],
+             _place(at_k, x), *((0, 0) if sums is None else (_at(sums[0], x), _at(sums[1], x))))
+            for x in heads
+        ])  # fmt: skip
+        if sums is not None and means is not None:
+            _pack_means(library, job, sums, sizes, means)
+        shared = q.shape[1] // k.shape[1]
+        _run(library, job, threads, packing=False, table=[
+            (_at(q, x), _at(packed[0], y), _at(packed[1], y), _at(out, x),
+             0 if lse is None else _at(lse, x), _at(index, x), _at(tokens, x), first, last,
+             *((0, 0) if means is None else (_at(means[0], y), _at(means[1], y))),
+             _at(sizes, x[:1]), _place(at_q, x))
+            for b, h, first, last in _parts(tokens, size)
+            for x, y in [((b, h), (b, h // shared))]
+        ])  # fmt: skip
     return out.to(wanted)
+
+
+def _empty(k: Tensor, tokens: int) -> Tensor:
+    """Room for keys and values of so many tokens, in the order that the products want."""
+    return k.new_empty(2, *k.shape[:2], tokens, k.shape[-1])
+
+
+def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
+    """(batch, key_blocks to whole tiles) float32: log2 of the real tokens of each key block."""
+    starts = torch.arange(-(-kept.key_blocks // TILE) * TILE) * kept.block_size
+    real = (torch.tensor(ends)[:, None] - starts).clamp(0, kept.block_size)
+    return real.float().log2()
+
+
+def _pack_means(library: Any, job: _Job, sums: Tensor, sizes: Tensor, means: Tensor) -> None:
+    """The sums of blocks become packed means, as if each block were one token."""
+    blocks, head_dim = sums.shape[-2:]
+    divisors = sizes[:, None, :blocks, None].exp2().clamp(min=1)
+    k, v = (sums / divisors).to(means.dtype)
+    small = _Job.from_buffer_copy(job)
+    small.k_stride = small.v_stride = head_dim
+    small.padded = means.shape[-2]
+    _run(library, small, 1, packing=True, table=[
+        (_at(k, x), _at(v, x), _at(means[0], x), _at(means[1], x), blocks, 0, 0, 0)
+        for x in itertools.product(range(k.shape[0]), range(k.shape[1]))
+    ])  # fmt: skip
+
+
+def _run(library: Any, job: _Job, threads: int, *, packing: bool, table: list[tuple]) -> None:
+    """Have the items done by `threads` threads, each of which takes the next one when it is free."""
+    rows, state = torch.tensor(table, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    job.table, job.items = rows.data_ptr(), len(table)
+    job.next, job.failed = state.data_ptr(), state[1:].data_ptr()
+    spread = torch_parallel()
+    if threads == 1 or spread is not None:
+        library.run(ctypes.byref(job), packing, spread if threads > 1 else None, threads)
+    else:
+        with in_threads(threads) as run:
+            run(lambda _: library.run(ctypes.byref(job), packing, None, 1), range(threads))
+    if state[1]:
+        raise MemoryError("no memory for one query block")
+
+
+def _at(x: Tensor, place: tuple[int, ...]) -> int:
+    """Address of the numbers of x[place]."""
+    steps = sum(at * stride for at, stride in zip(place, x.stride(), strict=False))
+    return x.data_ptr() + steps * x.element_size()
+
+
+@lru_cache
+def torch_parallel() -> int | None:
+    """Address of GOMP_parallel in the OpenMP library that torch has loaded; None if there is none."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.is_file() else []
+    paths = dict.fromkeys(line.split(maxsplit=5)[-1] for line in lines if "omp" in line)
+    for path in sorted(paths, key=lambda path: "torch" not in path):
+        if re.search(r"/lib(g|i)?omp\d?[-.]", path):
+            function = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
+            return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
+    return None
 
 
 def unavailable(dtype: torch.dtype, head_dim: int) -> str | None:
@@ -198,7 +245,8 @@ def load(dtype: torch.dtype) -> ctypes.CDLL:
     if not built.is_file():
         _build(compiler, flags, built)
     library = ctypes.CDLL(str(built))
-    library.pack.argtypes, library.attend.argtypes = PACK, ATTEND
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    library.run.argtypes = (pointer, number, pointer, number)
     return library
 
 
@@ -231,11 +279,11 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _place(rows: Tensor | None, head: tuple[int, int]) -> int | None:
-    """Address of the places of a head's tokens; None if they lie in order."""
+def _place(rows: Tensor | None, head: tuple[int, int]) -> int:
+    """Address of the places of a head's tokens; 0 if they lie in order."""
     if rows is None:
-        return None
-    return rows.data_ptr() if rows.ndim == 1 else rows[head].data_ptr()
+        return 0
+    return rows.data_ptr() if rows.ndim == 1 else _at(rows, head)
 
 
 def _parts(tokens: Tensor, block_size: int) -> list[tuple[int, int, int, int]]:

@@ -191,3 +191,15 @@ def test_tokens_may_lie_in_any_order(dtype: torch.dtype, by_head: bool, correcte
     torch.testing.assert_close(ordered(ours, rows), expected, atol=bound, rtol=10 * bound)
     found = ordered(lse[..., None], rows)[..., 0]
     torch.testing.assert_close(found, expected_lse, atol=10 * bound, rtol=1e-4)
+
+
+@BUILT
+@DTYPES
+def test_without_the_openmp_of_torch_threads_of_its_own_do_the_work(monkeypatch, dtype):
+    shape = Shape(1, 4, 2, 330, 64, 64)
+    q, k, v = shape.qkv(dtype)
+    kept = shape.kept(0.5)
+    monkeypatch.setattr(c_blocks, "THREADING_PAYS", 0)
+    shared = c_blocks.corrected_attention(q, k, v, kept)
+    monkeypatch.setattr(c_blocks, "torch_parallel", lambda: None)
+    assert torch.equal(c_blocks.corrected_attention(q, k, v, kept), shared)
