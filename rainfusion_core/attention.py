@@ -59,6 +59,7 @@ def sparse_attention(
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
+    del q, k, v  # their room is for the output in the model's order
     return order.unpermute(out), kept
 
 
