@@ -135,14 +135,12 @@ class Session:
                 )
             )
         reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
-        if reason is not None:
-            k, v, mask = without_padding(k, v, mask, lengths, layout)
-            return self._dense(layer, q, k, v, mask, scale, reason)
         kernel, _ = choose_kernel(
             self.config.kernel, q.device, q.dtype, q.shape[-1], self.config.block_size
         )
-        if (reason := self._not_worthwhile(kernel, q, layout)) is not None:
-            k, v, mask = _without_padding(k, v, mask, lengths, layout)
+        reason = reason or self._not_worthwhile(kernel, q, layout)
+        if reason is not None:
+            k, v, mask = without_padding(k, v, mask, lengths, layout)
             return self._dense(layer, q, k, v, mask, scale, reason)
         self.kernel = kernel
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):

@@ -39,8 +39,9 @@ typedef __m512 operand;
 #endif
 
 INLINE __m512 exp2_of(__m512 x) {
-    /* x <= 0; a NaN stays one, and what is masked (-inf) ends as 0 */
-    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
+    /* x <= 0; a NaN stays one. Nothing gets smaller than 2^-100, which is nothing beside the 1 that
+       every row holds: numbers below 2^-126 would be computed many times slower. */
+    x = _mm512_max_ps(_mm512_set1_ps(-100.0f), x);
     __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 rest = _mm512_sub_ps(x, whole);
     __m512 sum = _mm512_set1_ps(1.5403530e-4f);
