@@ -135,14 +135,11 @@ class Session:
                 )
             )
         reason = self._forward.schedule.dense_reason(self._forward.step, where.index)
-        kernel, _ = choose_kernel(
-            self.config.kernel, q.device, q.dtype, q.shape[-1], self.config.block_size
-        )
-        reason = reason or self._not_worthwhile(kernel, q, layout)
+        reason = reason or self._not_worthwhile(q, layout)
         if reason is not None:
             k, v, mask = without_padding(k, v, mask, lengths, layout)
             return self._dense(layer, q, k, v, mask, scale, reason)
-        self.kernel = kernel
+        self.kernel = self._kernel(q)
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):
             self._measure(q, k, v, layout, scale)
         memory = self._memory(layer, q)
@@ -183,10 +180,16 @@ class Session:
             absent=self._due - self._seen,
         )
 
-    def _not_worthwhile(self, kernel: str, q: Tensor, layout: TokenLayout) -> str | None:
+    def _kernel(self, q: Tensor) -> str:
+        """Name of the sparse kernel for such a call."""
+        call = (q.device, q.dtype, q.shape[-1], self.config.block_size)
+        return choose_kernel(self.config.kernel, *call)[0]
+
+    def _not_worthwhile(self, q: Tensor, layout: TokenLayout) -> str | None:
         """Why dense is faster for this call on this machine; a kernel asked for by name runs."""
         if self.config.kernel != "auto":
             return None
+        kernel = self._kernel(q)
         needed = least_tokens(self.config, layout, q.device, kernel, q.dtype, q.shape[-1])
         return None if q.shape[-2] >= needed else f"sparse pays from {needed:.0f} tokens on"
 
