@@ -147,7 +147,9 @@ def _nearest(path: Path) -> Path:
 def _clear(location: str, revision: str | None) -> Iterator[None]:
     """One line for what huggingface_hub says in many."""
     from huggingface_hub import constants, errors
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # it tells every try of a hub that is out of reach
     try:
         yield
     except errors.GatedRepoError as error:
