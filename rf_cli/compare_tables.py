@@ -72,7 +72,7 @@ def _sparsity(arms: list[dict[str, Any]]) -> Rows:
     rows = [
         (
             arm["name"],
-            f"{arm['sparsity']['requested']:.1%}",
+            _requested(arm),
             f"{arm['sparsity']['achieved']:.1%}",
             arm["kernel"] or "none",
             arm["dense_kernel"] or "none",
@@ -83,6 +83,11 @@ def _sparsity(arms: list[dict[str, Any]]) -> Rows:
     columns = ("arm", "requested", "achieved", "kernel", "dense kernel", "left dense")
     note = "achieved: of all block pairs, dense steps and layers included"
     return Rows("Sparsity", columns, rows, note)
+
+
+def _requested(arm: dict[str, Any]) -> str:
+    sparsity, mass = arm["sparsity"]["requested"], arm["config"].get("mass")
+    return f"mass {mass:g}" if mass and sparsity else f"{sparsity:.1%}"
 
 
 def _left_dense(groups: Sequence[dict[str, Any]]) -> str:

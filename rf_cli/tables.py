@@ -55,8 +55,11 @@ def timing(record: dict[str, Any]) -> Table:
 def sparsity(record: dict[str, Any]) -> Table:
     facts = record["sparsity"]
     reasons = facts["dense_calls_by_reason"]
+    asked = ("requested", f"{facts['requested']:.1%}", "of the key blocks of each query block")
+    if facts["requested"] and (mass := record["settings"].get("mass")):
+        asked = ("requested", f"mass {mass:g}", "kept, as the method predicts it")
     rows = [
-        ("requested", f"{facts['requested']:.1%}", "of the key blocks of each query block"),
+        asked,
         ("achieved", f"{facts['achieved']:.1%}", "of all block pairs of the whole run"),
         ("sparse calls", f"{facts['sparse_calls']} of {facts['calls']}", record["kernel"] or ""),
     ]

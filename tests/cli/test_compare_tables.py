@@ -1,3 +1,4 @@
+from rf_cli import tables
 from rf_cli.compare_tables import all_rows, ranges
 from tests.cli import comparisons
 
@@ -39,3 +40,20 @@ def test_times_measured_beside_other_programs_say_so():
     assert "other programs" not in next(all_rows(comparison)).note
     comparison["arms"][1]["clips"][0]["runs"][0]["others"] = 0.5
     assert "other programs kept 50% of the processor busy" in next(all_rows(comparison)).note
+
+
+def test_an_arm_with_a_mass_target_says_so_and_a_dense_one_does_not():
+    record = comparisons.record()
+    for arm in record["arms"]:
+        arm["config"]["mass"] = 0.9
+    sparsity = list(all_rows(record))[1]
+    assert [row[1] for row in sparsity.rows] == ["0.0%", "mass 0.9"]
+
+
+def test_a_render_with_a_mass_target_says_so():
+    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1, absent_calls=0)
+    record = dict(
+        sparsity={**facts, "dense_calls_by_reason": {}}, kernel="", settings={"mass": 0.9}
+    )
+    first, last = (list(tables.sparsity(record).columns[1].cells)[n] for n in (0, 1))
+    assert "mass 0.9" in str(first) and "40.0%" in str(last)
