@@ -127,7 +127,11 @@ def _answers(
     ablation: Ablation, found: Mapping[tuple[int, str], Calls]
 ) -> Iterator[dict[str, Any]]:
     """Paired differences: of everything the same but one factor, its first value minus another."""
-    firsts = {IDEAS: {"representative": "mean", "order": "compact"}, SINK: {"sink": "on"}}
+    firsts = {
+        METHODS: {"method": "rainfusion2"},
+        IDEAS: {"representative": "mean", "order": "compact"},
+        SINK: {"sink": "on"},
+    }
     entries = ablation.plan.entries
     for (number, size), calls in found.items():
         entry = entries[number]

@@ -45,6 +45,7 @@ def brief(record: Mapping[str, Any]) -> list[Section]:
             f"{a['density']:.0%}", half(a["recall"], 3, sign=True), half(a["error"], 3, sign=True),
         )
         for a in record["answers"]
+        if a["group"] != METHODS
         if a.get("order", "compact") == "compact" or (a["factor"], a["representative"]) == ("order", "mean")
     ]  # fmt: skip
     made = [
@@ -73,13 +74,15 @@ def _league(record: Mapping[str, Any]) -> Section:
     rows = [
         (
             row["method"], row["size"], f"{row['density']:.0%}", *_found(row),
+            _against(record, METHODS, "method", row, "error"),
             interval(row.get("predict_ms"), 2), interval(row.get("attention_ms"), 1),
             interval(row.get("dense_ms"), 1),
         )
         for row in _sorted(record[METHODS])
     ]  # fmt: skip
     columns = (
-        "method", "size", "asked", "kept", *RECALLS, "predict ms", "attention ms", "dense ms",
+        "method", "size", "asked", "kept", *RECALLS, "rainfusion2's error minus it", "predict ms",
+        "attention ms", "dense ms",
     )  # fmt: skip
     note = (
         f"{_clips(record)}; kept: share of block pairs, measured; of the oracle: recall over the best "

@@ -51,6 +51,16 @@ def test_everything_but_one_factor_is_the_same_in_a_difference(record):
     }
 
 
+def test_methods_are_held_against_rainfusion2_if_it_is_among_them(tmp_path, monkeypatch):
+    entries = [ablations.entry("methods", method=name) for name in ("rainfusion2", "worse")]
+    monkeypatch.setattr(ablations, "ENTRIES", entries)
+    monkeypatch.setattr(ablations.plan, "__defaults__", (entries,))
+    made = ablations.record(tmp_path, {"method rainfusion2": 0.7, "method worse": 0.6})
+    (found,) = made["answers"]
+    assert (found["first"], found["method"]) == ("rainfusion2", "worse")
+    assert found["error"]["mean"] == pytest.approx(-0.1)
+
+
 def test_what_a_method_cannot_take_is_said_and_has_no_numbers(record):
     assert row(record, "methods", method="refuses") == {
         "size": ablations.SIZE, "method": "refuses", "density": 0.2, "clips": 4,
