@@ -28,6 +28,14 @@ WHOLE_BLOCKS = (
     "LTXVideoTransformer3DModel",
     "FluxTransformer2DModel",
     "QwenImageTransformer2DModel",
+    "MochiTransformer3DModel",
+)
+# diffusers does not know the blocks of these, or gets them wrong; of Kandinsky 5 the last layer has another name
+LAST_PROJECTION = (
+    "HunyuanVideo15Transformer3DModel",
+    "SkyReelsV2Transformer3DModel",
+    "Flux2Transformer2DModel",
+    "AllegroTransformer3DModel",
 )
 
 
@@ -109,8 +117,10 @@ def _pab(transformer: Any, strength: float, loop: Loop) -> Any:
 CACHES: dict[str, Cache] = {
     "first-block": Cache(WHOLE_BLOCKS, ("threshold", 0.05, 0), _first_block),
     "mag": Cache(("FluxTransformer2DModel",), ("threshold", 0.06, 0), _mag),
-    "taylor": Cache(WHOLE_BLOCKS, ("interval", 5, 2), _taylor),
-    "pab": Cache(WHOLE_BLOCKS, ("interval", 2, 2), _pab),
+    "taylor": Cache((*WHOLE_BLOCKS, *LAST_PROJECTION), ("interval", 5, 2), _taylor),
+    "pab": Cache(
+        (*WHOLE_BLOCKS, *LAST_PROJECTION, "Kandinsky5Transformer3DModel"), ("interval", 2, 2), _pab
+    ),
 }
 
 

@@ -81,6 +81,7 @@ def arm_entry(
             "calls": len(rows),
             "sparse_calls": sum(row.reason is None for row in rows),
             "left_dense": _left_dense(rows),
+            "absent_calls": sum(report.sparsity.absent for report in reports),
             "per_layer_and_step": layers_and_steps(rows),
         },
         "timing_s": {

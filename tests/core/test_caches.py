@@ -11,7 +11,7 @@ from tests.core import loaded
 
 STEPS = 8
 CACHES = ["first-block:0.3", "taylor:2", "pab:2"]
-DENSE = SparseConfig(sparsity=0.0, block_size=16)
+DENSE = SparseConfig(sparsity=0.0, block_size=16, kernel="torch-blocks")
 
 
 @pytest.fixture(scope="module", params=loaded.FAMILIES)

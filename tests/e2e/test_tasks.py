@@ -12,7 +12,7 @@ from rf_cli import media
 from rf_cli.app import app
 from tests import image_pipelines, pipelines
 
-SMALL = ["--size", "96x64", "--steps", "3", "--dense-steps", "0"]
+SMALL = ["--size", "96x64", "--steps", "3", "--dense-steps", "0", "--kernel", "torch-blocks"]
 
 
 def image_to_video():
