@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, median, stdev
 
-import numpy as np
-
 # 97.5 % quantiles of Student's t for 1 to 9 degrees of freedom, where the expansion is too coarse
 _FEW = dict(enumerate([12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622], 1))
 
@@ -87,6 +85,8 @@ def bootstrap(groups: Sequence[Sequence[float]], *, resamples: int = 4000) -> In
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapters 8 and 13.
     """
+    import numpy as np
+
     count = sum(map(len, groups))
     sums, sizes = (np.array([f(group) for group in groups], float) for f in (sum, len))
     mean = float(sums.sum() / sizes.sum())
