@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 CAPTURES, RENDERS, CELLS = "captures", "renders", "cells.jsonl"
 
 
+def clear(folder: Path) -> None:
+    """Remove what an earlier ablation keeps for the next one, and nothing else."""
+    kept = [*(folder / CAPTURES).glob("*.safetensors"), *(folder / RENDERS).glob("*.npz")]
+    for path in (folder / CELLS, *kept):
+        path.unlink(missing_ok=True)
+
+
 class Ablation:
     """What is measured with one model, and what of it is there.
 

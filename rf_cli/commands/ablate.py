@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rainfusion_core.errors import ConfigError
-from rf_cli import ablate_plan, compare_folder, console, options, presets, room
+from rf_cli import ablate_plan, ablate_run, compare_folder, console, options, presets, room
 from rf_cli import arms as arms_of_options
 from rf_cli.commands.compare import command_line, network_if
 from rf_cli.commands.generate import clip_of, source_of, sparse_config
@@ -88,6 +88,8 @@ def ablate(
     )
     perceptual = network_if(lpips)
     compare_folder.prepare(output, overwrite=overwrite, resume=resume)
+    if overwrite:
+        ablate_run.clear(output)
     record = _measure(
         preset, source, plan, output, renders=renders, perceptual=perceptual, quiet=quiet or json,
         command=command_line(context),
@@ -147,7 +149,6 @@ def _measure(
     from rainfusion_core.pipeline import load
     from rainfusion_core.timing import peak_memory_bytes
     from rf_cli import ablate_pages, ablate_record
-    from rf_cli.ablate_run import Ablation
     from rf_cli.record import environment
 
     versions = environment(source.device)
@@ -156,7 +157,7 @@ def _measure(
         "weights": compare_folder.fingerprint(source.folder), "dtype": source.dtype,
         "flow_shift": source.flow_shift,
     }  # fmt: skip
-    ablation = Ablation(
+    ablation = ablate_run.Ablation(
         output, plan, load=lambda: load(source), facts=facts, perceptual=perceptual
     )  # fmt: skip
     device = torch.device(source.device)

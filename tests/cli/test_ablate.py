@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rainfusion_core.capture import read_facts, unpack
+from rf_cli.ablate_run import clear
 from rf_cli.app import app
 
 SMALL = [
@@ -67,6 +68,14 @@ def test_other_layers_of_the_same_clip_are_captured_again(measured):
     folder, _ = measured
     result = rf(*SMALL, "--quick", "--layers", "3", "-o", folder, "--resume", "--json")
     assert json.loads(result.stdout)["counts"]["captured"] == 1
+
+
+def test_overwriting_forgets_what_was_measured_and_keeps_other_files(tmp_path):
+    for name in ("cells.jsonl", "captures/a.safetensors", "renders/a.npz", "captures/mine.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mine.txt"]
 
 
 REFUSED = {
