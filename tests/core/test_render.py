@@ -7,7 +7,7 @@ from rainfusion_core.errors import ConfigError
 from rainfusion_core.render import Clip, call_arguments, render
 from tests import image_pipelines, pipelines
 
-SPARSE = SparseConfig(sparsity=0.8, block_size=16, dense_steps=1)
+SPARSE = SparseConfig(sparsity=0.8, block_size=16, dense_steps=1, kernel="torch-blocks")
 CLIP = Clip(
     prompt="a red circle", negative="blue", width=96, height=64, frames=17, steps=3, guidance=5.0,
     seed=0, extra={"max_sequence_length": 16},

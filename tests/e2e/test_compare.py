@@ -15,7 +15,9 @@ from torchmetrics.functional.image import (
 from rf_cli import media
 
 PROMPT = "a large red circle moving right over a blue background"
+# a kernel by name: with "auto" so few tokens would run dense, since that is faster
 SMALL = ["--size", "64x64", "--frames", "17", "--steps", "4", "--seeds", "1"]
+SMALL += ["--kernel", "torch-blocks"]
 ARMS = ["-s", "0.5", "-s", "0.9", "--noise-floor"]
 
 

@@ -14,7 +14,9 @@ import pytest
 from tests import pipelines
 
 PROMPT = "a large red circle moving right over a blue background"
+# a kernel by name: with "auto" so few tokens would run dense, since that is faster
 SHORT = ["--seed", "1", "--frames", "17", "--size", "96x64", "--steps", "6"]
+SHORT += ["--kernel", "torch-blocks"]
 
 
 def rf(*args, **kwargs):
