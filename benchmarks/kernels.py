@@ -140,7 +140,9 @@ def arms_of(case: Case, skipped: dict[str, str]) -> dict[str, Callable[[], Tenso
             skipped[name] = reason
     if case.sparsity:
         name, kernel = choose_kernel("auto", q.device, q.dtype, q.shape[-1])
-        arms[f"{name} corrected"] = lambda: corrected(name, kernel)(q, k, v, kept)
+        # made here: `name` is another one below, and would choose the pass of any other kernel
+        merged = corrected(name, kernel)
+        arms[f"{name} corrected"] = lambda: merged(q, k, v, kept)
         arms["whole call"] = whole_call(case)
         arms["front end"] = front_end(case)
     for name, peer in PEERS.items():

@@ -165,15 +165,18 @@ static void add_chunk(const element *q, const element *k, const element *v, cons
     }
 }
 
+/* sum[0 ... dim - 1] += x, by hand: compilers cannot know that the two do not overlap */
+INLINE void add_numbers(float *sum, const element *x, int dim) {
+    for (int d = 0; d < dim; d += 16) {
 #ifdef BF16
-INLINE float number(element x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float y;
-    return memcpy(&y, &bits, 4), y;
-}
+        __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(x + d)));
+        __m512 more = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
 #else
-INLINE float number(element x) { return x; }
+        __m512 more = _mm512_loadu_ps(x + d);
 #endif
+        _mm512_storeu_ps(sum + d, _mm512_add_ps(_mm512_loadu_ps(sum + d), more));
+    }
+}
 
 /* One head. Keys as [tile][dim / PAIR][TILE][PAIR], values as [keys / PAIR][dim][PAIR], zeros behind
    `valid`. `rows` says where each token lies, or is NULL. sum_k, sum_v: (blocks, dim), zeros so far,
@@ -195,9 +198,8 @@ static void pack(const element *k, int64_t k_stride, const element *v, int64_t v
             pair[d * PAIR] = value[d];
         }
         if (!sum_k) continue;
-        float *more_k = sum_k + i / block * dim, *more_v = sum_v + i / block * dim;
-        for (int d = 0; d < dim; d++) more_k[d] += number(key[d]);
-        for (int d = 0; d < dim; d++) more_v[d] += number(value[d]);
+        add_numbers(sum_k + i / block * dim, key, dim);
+        add_numbers(sum_v + i / block * dim, value, dim);
     }
 }
 
