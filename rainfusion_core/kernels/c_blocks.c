@@ -208,7 +208,8 @@ INLINE int64_t place(const int64_t *places, int64_t i) { return places ? places[
 /* Query blocks first .. last - 1 of a head; returns nonzero if there is no memory.
    index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to.
    means_k, means_v: a packed key and value for each key block, which stand for it where it is not
-   kept, or NULL; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a key block has, -inf where none, to whole tiles. */
+   kept, or NULL; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a key
+   block has, -inf where none, to whole tiles. */
 static int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
            float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
            int64_t last, int64_t queries, int block, int dim, float scale, const element *means_k,

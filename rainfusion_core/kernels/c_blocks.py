@@ -127,7 +127,7 @@ def _attention(
         job = _Job(
             q_stride=q.stride(-2), k_stride=k.stride(-2), v_stride=v.stride(-2),
             width=index.shape[-1], queries=q.shape[-2], key_blocks=kept.key_blocks,
-            padded=packed.shape[-2], block=size, dim=head_dim,
+            padded=packed[0].shape[-2], block=size, dim=head_dim,
             scale=(head_dim**-0.5 if scale is None else scale) * log2(e),
         )  # fmt: skip
         pays = int(tokens.sum()) * size * head_dim >= THREADING_PAYS
@@ -152,9 +152,13 @@ def _attention(
     return out.to(wanted)
 
 
-def _empty(k: Tensor, tokens: int) -> Tensor:
-    """Room for keys and values of so many tokens, in the order that the products want."""
-    return k.new_empty(2, *k.shape[:2], tokens, k.shape[-1])
+def _empty(k: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """Room for keys and values of so many tokens, in the order that the products want.
+
+    Two tensors: each fits where the ordered queries and keys of the selection were.
+    """
+    size = (*k.shape[:2], tokens, k.shape[-1])
+    return k.new_empty(size), k.new_empty(size)
 
 
 def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
@@ -164,14 +168,16 @@ def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
     return real.float().log2()
 
 
-def _pack_means(library: Any, job: _Job, sums: Tensor, sizes: Tensor, means: Tensor) -> None:
+def _pack_means(
+    library: Any, job: _Job, sums: Tensor, sizes: Tensor, means: tuple[Tensor, Tensor]
+) -> None:
     """The sums of blocks become packed means, as if each block were one token."""
     blocks, head_dim = sums.shape[-2:]
     divisors = sizes[:, None, :blocks, None].exp2().clamp(min=1)
-    k, v = (sums / divisors).to(means.dtype)
+    k, v = (sums / divisors).to(means[0].dtype)
     small = _Job.from_buffer_copy(job)
     small.k_stride = small.v_stride = head_dim
-    small.padded = means.shape[-2]
+    small.padded = means[0].shape[-2]
     _run(library, small, 1, packing=True, table=[
         (_at(k, x), _at(v, x), _at(means[0], x), _at(means[1], x), blocks, 0, 0, 0)
         for x in itertools.product(range(k.shape[0]), range(k.shape[1]))
