@@ -25,10 +25,11 @@ def flux_transformer(**changes):
     return FluxTransformer2DModel(**settings | changes).eval()
 
 
-def image_vae(kind):
+def image_vae(kind, blocks: int = 2):
     return kind(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=2, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        block_out_channels=(8,) * blocks, layers_per_block=1, norm_num_groups=2, latent_channels=4,
     ).eval()  # fmt: skip
 
 
@@ -55,13 +56,13 @@ def t5():
     return T5EncoderModel(config).eval()
 
 
-def flux(kind: str = "FluxPipeline", **changes):
-    """A complete pipeline of FLUX.1, or one with the same parts; one token is 4x4 pixels."""
+def flux(kind: str = "FluxPipeline", vae_blocks: int = 2, **changes):
+    """A complete pipeline of FLUX.1, or one with the same parts; one token is 4x4 pixels, 16x16 with four blocks."""
     import diffusers
 
     torch.manual_seed(0)
     encoder, tokenizer = clip()
-    vae = image_vae(diffusers.AutoencoderKL)
+    vae = image_vae(diffusers.AutoencoderKL, vae_blocks)
     vae.register_to_config(shift_factor=0.1)
     return quiet(
         getattr(diffusers, kind)(

@@ -62,6 +62,36 @@ def wan(*, two_stages: bool = False, expand_timesteps: bool = False):
     return pipeline
 
 
+def image_parts():
+    """Image encoder of Wan 2.1 and its processor: five tokens an image."""
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        image_size=4, patch_size=2,
+    )  # fmt: skip
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 4}, crop_size={"height": 4, "width": 4}
+    )
+    return processor, CLIPVisionModel(config).eval()
+
+
+def vace():
+    """A WanVACEPipeline: two of its three layers have a block for the control video beside them."""
+    from diffusers import WanVACEPipeline, WanVACETransformer3DModel
+
+    torch.manual_seed(0)
+    transformer = WanVACETransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, text_dim=32, freq_dim=32, ffn_dim=64,
+        num_layers=3, rope_max_seq_len=64, vace_layers=[0, 2], vace_in_channels=96,
+    ).eval()  # fmt: skip
+    for bias in transformer.vace_patch_embedding.parameters():
+        torch.nn.init.normal_(bias, std=0.1)
+    pipeline = WanVACEPipeline(*wan_parts(), transformer=transformer)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def cogvideox(**changes):
     """A CogVideoXPipeline: text and video in one sequence, both guidance branches in one batch."""
     from diffusers import (

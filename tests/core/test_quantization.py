@@ -3,8 +3,11 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from rainfusion_core import pipeline, quantization
+from rainfusion_core import install, pipeline, quantization
 from rainfusion_core.errors import ConfigError, KernelUnavailable
+from rainfusion_core.loading import LoadOptions
+from rainfusion_core.pipeline import ModelSource
+from tests import image_pipelines
 from tests.core import loaded
 
 needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
@@ -15,7 +18,12 @@ pytestmark = pytest.mark.filterwarnings("default")  # those packages warn of the
 @needs_torchao
 @pytest.mark.parametrize(
     ("family", "quantize", "tolerance"),
-    [("wan", "int8", 0.02), ("wan", "fp8", 0.1), ("cogvideox", "int8", 0.2)],
+    [
+        ("wan", "int8", 0.02),
+        ("wan", "fp8", 0.1),
+        ("cogvideox", "int8", 0.2),
+        ("cogvideox", "fp8", 0.2),
+    ],
 )
 def test_quantised_weights_stay_near_and_all_calls_are_sparse(family, quantize, tolerance):
     made = pipeline.load(loaded.source(family, quantize=quantize))
@@ -34,6 +42,27 @@ def test_a_gguf_file_replaces_the_transformers_weights(tmp_path):
     outcome = loaded.rendered(made)
     assert 0 < loaded.distance(outcome, loaded.plain("wan")) < 0.02
     assert len(outcome.report.sparse_rows) == len(loaded.plain("wan").report.rows)
+
+
+@needs_gguf
+def test_a_gguf_file_replaces_the_weights_of_a_joint_attention_model(tmp_path):
+    """FLUX.1: diffusers reads no single file into a CogVideoX."""
+    # projections of 64 channels in, because Q8_0 packs 32 to a block
+    plain = image_pipelines.flux(num_attention_heads=4)
+    plain.save_pretrained(tmp_path)
+    file = _gguf(tmp_path / "flux.gguf", plain.transformer)
+    source = ModelSource(location=str(tmp_path), options=LoadOptions(quantize=f"gguf:{file}"))
+    made = pipeline.load(source)
+    assert made.transformer.transformer_blocks[0].attn.to_q.weight.dtype == torch.uint8
+    (latents, report), (exact, calls) = _image(made), _image(plain)
+    assert 0 < (latents - exact).abs().max() / exact.abs().max() < 0.02
+    assert len(report.sparse_rows) == len(calls.rows) == 2 * 4
+
+
+def _image(made):
+    with install(made, loaded.SPARSE) as handle:
+        settings = dict(prompt="a red circle", height=60, width=76, max_sequence_length=11)
+        return image_pipelines.run(made, **settings), handle.report()
 
 
 def _gguf(path, transformer):

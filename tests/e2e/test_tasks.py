@@ -25,10 +25,31 @@ def image_to_video():
     )
 
 
+def first_last_frame():
+    """As Wan 2.1 FLF2V: an encoder reads both pictures too."""
+    from diffusers import WanImageToVideoPipeline
+
+    torch.manual_seed(0)
+    transformer = pipelines.wan_transformer(
+        in_channels=36, image_dim=8, added_kv_proj_dim=32, pos_embed_seq_len=10
+    )
+    return WanImageToVideoPipeline(
+        *pipelines.wan_parts(), *pipelines.image_parts(), transformer=transformer
+    )
+
+
+def kontext():
+    """It scales its reference to a megapixel, so a token has to be 16x16 pixels as in FLUX.1."""
+    return image_pipelines.flux("FluxKontextPipeline", vae_blocks=4)
+
+
 MODELS = {
     "wan": pipelines.wan,
     "i2v": image_to_video,
+    "flf": first_last_frame,
+    "vace": pipelines.vace,
     "flux": image_pipelines.flux,
+    "kontext": kontext,
 }
 
 
@@ -49,6 +70,13 @@ def model(tmp_path_factory):
 def picture(tmp_path):
     path = tmp_path / "start.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def last_picture(tmp_path):
+    path = tmp_path / "end.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (48, 80, 3), np.uint8)).save(path)
     return str(path)
 
 
@@ -86,3 +114,37 @@ def test_an_image_is_made_of_a_text(model, tmp_path):
         assert image.size == (96, 64)
         assert json.loads(image.text["comment"])["prompt"] == "a red circle"
     assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] > 0
+
+
+def test_a_video_leads_from_the_first_picture_to_the_last(model, picture, last_picture, tmp_path):
+    out, other = tmp_path / "out.mp4", tmp_path / "other.mp4"
+    args = ["-m", model("flf"), *SMALL, "--frames", "9", "--image", picture]
+    record = rf(*args, "--last-image", last_picture, "-o", out)
+    assert record["settings"]["pipeline"] == "WanImageToVideoPipeline"
+    assert record["settings"]["given"]["last_image"].startswith("end.png ")
+    assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 2 * 3
+    rf(*args, "--last-image", picture, "-o", other)
+    frames, others = media.read_video(out)[0], media.read_video(other)[0]
+    assert frames.shape == (9, 64, 96, 3) and abs(frames - others).max() > 0.01
+
+
+def test_vace_is_given_a_video_to_change(model, tmp_path):
+    start, out = tmp_path / "start.mp4", tmp_path / "out.mp4"
+    args = [*SMALL, "--frames", "9"]
+    rf("-m", model("wan"), *args, "-o", start)
+    record = rf("-m", model("vace"), *args, "-o", out, "--video", start)
+    assert media.read_video(out)[0].shape == (9, 64, 96, 3)
+    assert record["settings"]["pipeline"] == "WanVACEPipeline"
+    assert record["settings"]["given"]["video"].startswith("start.mp4 ")
+    # three layers, and two blocks that read the video
+    assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 2 * (3 + 2)
+
+
+def test_an_image_is_edited(model, picture, tmp_path):
+    out = tmp_path / "out.png"
+    record = rf("-m", model("kontext"), *SMALL, "-o", out, "--image", picture)
+    with Image.open(out) as image:
+        assert image.size == (96, 64)
+    assert record["settings"]["pipeline"] == "FluxKontextPipeline"
+    assert record["settings"]["given"]["image"].startswith("start.png ")
+    assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 4

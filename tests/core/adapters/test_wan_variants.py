@@ -16,20 +16,6 @@ def run(pipeline, **changes):
     return pipelines.run(pipeline, **settings | changes)
 
 
-def image_parts():
-    """Image processor and image encoder: five tokens an image."""
-    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
-
-    config = CLIPVisionConfig(
-        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        image_size=4, patch_size=2,
-    )  # fmt: skip
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": 4}, crop_size={"height": 4, "width": 4}
-    )
-    return processor, CLIPVisionModel(config).eval()
-
-
 def image_to_video(*, two_stages=False, expand_timesteps=False, last_image=None, **changes):
     """A WanImageToVideoPipeline; with `image_dim` the image enters through `attn2` too."""
     from diffusers import WanImageToVideoPipeline
@@ -41,7 +27,7 @@ def image_to_video(*, two_stages=False, expand_timesteps=False, last_image=None,
     def make():
         pipeline = WanImageToVideoPipeline(
             *pipelines.wan_parts(),
-            *image_parts(),
+            *pipelines.image_parts(),
             transformer=transformer(),
             transformer_2=transformer() if two_stages else None,
             boundary_ratio=0.9 if two_stages else None,
@@ -60,24 +46,9 @@ def image_to_video(*, two_stages=False, expand_timesteps=False, last_image=None,
     )  # fmt: skip
 
 
-def vace():
-    """A WanVACEPipeline: two of its three layers have a block for the control video beside them."""
-    from diffusers import WanVACEPipeline, WanVACETransformer3DModel
-
-    transformer = WanVACETransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, text_dim=32, freq_dim=32, ffn_dim=64,
-        num_layers=3, rope_max_seq_len=64, vace_layers=[0, 2], vace_in_channels=96,
-    ).eval()  # fmt: skip
-    for bias in transformer.vace_patch_embedding.parameters():
-        torch.nn.init.normal_(bias, std=0.1)
-    pipeline = WanVACEPipeline(*pipelines.wan_parts(), transformer=transformer)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def vace_case(frames, **given):
     return Case(
-        make=vace,
+        make=pipelines.vace,
         run=lambda pipeline: run(pipeline, **given),
         layout=TokenLayout((LatentGrid(frames, 3, 5),)),
         layers=3 + 2,
