@@ -103,6 +103,9 @@ def main() -> None:
         wrong += [f"{name}: {problem}" for problem in problems(said)]
         print(name, json.dumps(said))
         if arguments.screenshots:
+            arguments.screenshots.mkdir(
+                parents=True, exist_ok=True
+            )  # Chromium says nothing if it is missing
             shot = arguments.screenshots / f"{name}.png"
             flags = [*FLAGS, f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}"]
             url = arguments.report.resolve().as_uri()

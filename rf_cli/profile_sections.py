@@ -165,7 +165,7 @@ def measured(record: Mapping[str, Any]) -> Section:
         columns,
         rows,
         "Measured: one render each after a discarded one, with the preset's dense steps. The "
-        "prediction of the whole render takes text encoding and decoding from the dense render.",
+        "prediction of the whole render takes text encoding and decoding as both renders had them.",
     )
 
 
