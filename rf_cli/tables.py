@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from rf_cli.presets import Preset
@@ -135,30 +136,26 @@ def layers(record: dict[str, Any]) -> Table:
 
 
 def models(presets: Iterable[tuple[Preset, bool]]) -> Table:
-    return _table(
-        "Models",
-        "name",
-        "does",
-        "parameters",
-        "size",
-        "frames",
-        "tokens",
-        "weights in memory",
-        "weights here",
-        rows=[
-            (
-                ", ".join([preset.name, *preset.aliases]),
-                " ".join(SHORT[task] for task in preset.tasks),
-                ("2 x " if preset.transformer.count == 2 else "") + _count(preset.parameters),
-                f"{preset.video.width}x{preset.video.height}",
-                str(preset.video.frames),
-                str(tokens(preset)),
-                f"{weights_gib(preset):.2f} GiB",
-                "yes" if here else "no",
-            )
-            for preset, here in presets
-        ],
-    )
+    """A line a preset, within the 80 columns of a small terminal."""
+    table = Table(
+        title="Models", title_justify="left", title_style="bold", header_style="dim",
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False,
+        caption="weights: parameters of the transformer; here: on this machine",
+        caption_justify="left",
+    )  # fmt: skip
+    for column in ("name", "does", "weights", "size", "here"):
+        left = column in ("name", "does")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for preset, here in presets:
+        video = preset.video
+        table.add_row(
+            preset.name + (f" ({', '.join(preset.aliases)})" if preset.aliases else ""),
+            " ".join(SHORT[task] for task in preset.tasks),
+            ("2x" if preset.transformer.count == 2 else "") + _count(preset.parameters),
+            f"{video.width}x{video.height}",
+            "yes" if here else "no",
+        )
+    return table
 
 
 def tokens(preset: Preset) -> int:
@@ -173,4 +170,4 @@ def weights_gib(preset: Preset) -> float:
 
 
 def _count(parameters: int) -> str:
-    return f"{parameters / 1e9:.2f} B" if parameters >= 1e8 else f"{parameters / 1e6:.2f} M"
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e8 else f"{parameters / 1e6:.1f}M"
