@@ -119,6 +119,7 @@ class Sparse(Table):
     dense_steps: float = 0
     dense_last_steps: float = 0
     dense_layers: tuple[int, ...] = ()
+    block_size: int = 128
 
     @model_validator(mode="after")
     def _accepted(self) -> "Sparse":
