@@ -91,6 +91,7 @@ def _sparse(preset: Preset) -> Iterator[Fact]:
     last = f", last {sparse.dense_last_steps:g}" if sparse.dense_last_steps else ""
     layers = f", layers {list(sparse.dense_layers)}" if sparse.dense_layers else ""
     text = f"first {sparse.dense_steps:g}{last}{layers}"
+    yield "block size", f"{sparse.block_size} tokens", preset.source("sparse.block_size")
     yield "dense steps", text, preset.source("sparse.dense_steps")
 
 
