@@ -1,10 +1,12 @@
 """`rf ablate`: which blocks matter, which of them each method finds, and what each idea of the core brings."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rf_cli import ablate_plan, ablate_run, compare_folder, console, options, presets, room
 from rf_cli import arms as arms_of_options
@@ -73,6 +75,7 @@ def ablate(
         for each in sizes
     }  # fmt: skip
     base = sparse_config(preset, dense_steps=None, dense_layers=None)
+    base = replace(base, block_size=SparseConfig().block_size)  # blocks of 64 are asked about too
     entries = ablate_plan.entries(scale, base, method)
     first = every[sizes[0]][0]
     source = source_of(preset, dtype=dtype, device=device, size=(first.width, first.height))
