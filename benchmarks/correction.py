@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rainfusion_core import SparseConfig
 from rainfusion_core.attention import sparse_attention
 from rainfusion_core.blocks import dense_blocks
-from rainfusion_core.capture import capture
 from rainfusion_core.kernels import reference
 from rainfusion_core.pipeline import load
+from rainfusion_core.study.capture import capture
 from rf_cli import presets
 from rf_cli.commands.generate import clip_of, source_of
 from rf_cli.record import environment

@@ -271,8 +271,8 @@ def front(
     bench: Bench, model: str, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, dense_ms: float
 ) -> None:
     """What comes before the kernel, part by part."""
-    from rainfusion_core.choice import keep
     from rainfusion_core.kernels import arrange, row_plan
+    from rainfusion_core.selection.choice import keep
 
     _, _, _, order, method, call, _ = fused_arguments(q, k, v, layout, SparseConfig())
     gather, size = order.gather, order.block_size

@@ -30,7 +30,7 @@ from rainfusion_core.kernels import KERNELS, choose_kernel, reference, unavailab
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.kernels.dense import DENSE_KERNELS, available_dense
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.pooling import block_means
+from rainfusion_core.selection.pooling import block_means
 from rainfusion_core.selectors import SELECTORS, Call
 from rainfusion_core.timing import synchronize
 from rf_cli.record import environment

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import keep
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.choice import keep
 from rainfusion_core.selectors import Call, Method
 
 KERNELS_THAT_GATHER = ("gluon-sm90", "triton-blocks")

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from rainfusion_core import loading, quantization, schedulers
 from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavailable
+from rainfusion_core.loading import options as load_options
+from rainfusion_core.loading import quantization, schedulers
+from rainfusion_core.loading.options import Classes, LoadOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,8 +45,8 @@ class ModelSource:
     variant: str | None = None
     scheduler: tuple[str, Mapping[str, Any]] | None = None
     flow_shift: float | None = None
-    classes: loading.Classes | None = None
-    options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
+    classes: Classes | None = None
+    options: LoadOptions = field(default_factory=LoadOptions)
     fetch: str = ""
 
     @property
@@ -108,20 +110,20 @@ def check(source: ModelSource) -> None:
     Raises:
         ConfigError: the model cannot do it, or a package or a file is missing.
     """
-    if source.options != loading.LoadOptions():
-        loading.check(source.options, classes_of(source), source.device)
+    if source.options != LoadOptions():
+        load_options.check(source.options, classes_of(source), source.device)
 
 
-def classes_of(source: ModelSource) -> loading.Classes:
+def classes_of(source: ModelSource) -> Classes:
     """The classes that the index of the pipeline names, or what the source says without an index."""
     path = str(source.folder / "model_index.json") if source.folder else _cached(source)
     said = source.classes
     if path is None or not Path(path).is_file():
-        return said or loading.Classes(pipeline="")
+        return said or Classes(pipeline="")
     index = json.loads(Path(path).read_text("utf-8"))
     names = {key: value[1] for key, value in index.items() if _is_component(value)}
     config = Path(path).parent / "scheduler" / "scheduler_config.json"
-    return loading.Classes(
+    return Classes(
         pipeline=said.pipeline if said else index.get("_class_name", ""),
         transformer=names.get("transformer", ""),
         vae=names.get("vae", ""),
@@ -181,7 +183,7 @@ def load(source: ModelSource) -> Any:
         pipeline.scheduler = getattr(diffusers, name).from_config(settings)
     if source.flow_shift is not None:
         schedulers.set_shift(pipeline, source.flow_shift)
-    return loading.prepare(pipeline, source.options, source.device)
+    return load_options.prepare(pipeline, source.options, source.device)
 
 
 def _unavailable(source: ModelSource, error: Exception) -> ModelUnavailable:

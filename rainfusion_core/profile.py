@@ -15,10 +15,10 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, UnsupportedLayout
 from rainfusion_core.interception import intercepted, register
 from rainfusion_core.layout import TokenLayout
+from rainfusion_core.loading.random_weights import parameter_count, random_inputs, random_model
 from rainfusion_core.memory import activation_bytes, fitting_layers, free_bytes
-from rainfusion_core.parts import PartTimer, PartTimes, layer_names
-from rainfusion_core.phases import PhasedAttention
-from rainfusion_core.random_weights import parameter_count, random_inputs, random_model
+from rainfusion_core.profiling.parts import PartTimer, PartTimes, layer_names
+from rainfusion_core.profiling.phases import PhasedAttention
 from rainfusion_core.report import AttentionSpeed
 from rainfusion_core.timing import synchronize
 
@@ -44,7 +44,7 @@ class Architecture:
         """The configuration, defaults included."""
         import inspect
 
-        from rainfusion_core.random_weights import transformer_class
+        from rainfusion_core.loading.random_weights import transformer_class
 
         signature = inspect.signature(transformer_class(self.class_name).__init__)
         defaults = {name: each.default for name, each in signature.parameters.items()}

@@ -9,8 +9,8 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rainfusion_core.ablation import Variant
     from rainfusion_core.render import Clip
+    from rainfusion_core.study.ablation import Variant
     from rf_cli.presets import Preset
 
 REPRESENTATIVES: dict[
@@ -140,7 +140,7 @@ def _config(base: SparseConfig, **changes: Any) -> SparseConfig:
 def _entry(
     group: str, config: SparseConfig, density: float, *, output: bool = True, **factors: Any
 ) -> Entry:
-    from rainfusion_core.ablation import Variant
+    from rainfusion_core.study.ablation import Variant
 
     factors = {**factors, "density": density}
     name = ", ".join(f"{key} {value}" for key, value in factors.items())

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import fmean, median
 from typing import Any
 
-from rainfusion_core.intervals import bootstrap
+from rainfusion_core.study.intervals import bootstrap
 from rf_cli.ablate_plan import IDEAS, METHODS, SINK, Entry
 from rf_cli.ablate_run import Ablation
 from rf_cli.compare_record import plain

@@ -60,7 +60,7 @@ class Ablation:
 
     def measure(self, report: Report) -> None:
         """All variants on all captured calls, clip after clip, so that an early end is a fair one."""
-        from rainfusion_core.ablation import examine
+        from rainfusion_core.study.ablation import examine
 
         total = sum(map(len, self.plan.clips.values()))
         for number, (size, index, clip) in enumerate(self._clips()):
@@ -131,7 +131,7 @@ class Ablation:
 
     def _calls(self, size: str, index: int, clip: "Clip") -> list["CapturedCall"]:
         """The captured calls of a clip, from its file if it holds them all."""
-        from rainfusion_core.capture import capture, pack, unpack
+        from rainfusion_core.study.capture import capture, pack, unpack
 
         path = self.folder / CAPTURES / f"{size}-clip-{index + 1:02}.safetensors"
         places = self._places()
@@ -196,7 +196,7 @@ class Ablation:
 
 def _holds(path: Path, facts: Mapping[str, Any]) -> bool:
     """Whether a file of captured calls is of this very clip and has all wanted layers and steps."""
-    from rainfusion_core.capture import read_facts
+    from rainfusion_core.study.capture import read_facts
 
     if not path.is_file():
         return False

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rainfusion_core.intervals import mean_interval, spread
 from rainfusion_core.report import CallRow, sparsity_of
+from rainfusion_core.study.intervals import mean_interval, spread
 
 if TYPE_CHECKING:
     from rainfusion_core.compare import ArmResult, ClipResult

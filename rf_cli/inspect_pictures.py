@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rf_cli.montage import BACKGROUND, TEXT, Panel, grid, pixels_of
 
 if TYPE_CHECKING:
-    from rainfusion_core.inspection import HeadView
+    from rainfusion_core.study.inspection import HeadView
 
 MAP_SIZE = 288  # pixels of a square map, before its label
 CELL, LEFT, TOP = 34, 170, 44

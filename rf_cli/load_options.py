@@ -9,14 +9,14 @@ from rainfusion_core.errors import ConfigError
 from rf_cli.presets import Preset
 
 if TYPE_CHECKING:
-    from rainfusion_core.loading import Classes, LoadOptions
-    from rainfusion_core.lora import Lora
+    from rainfusion_core.loading.lora import Lora
+    from rainfusion_core.loading.options import Classes, LoadOptions
 
 
 def read(preset: Preset, given: Mapping[str, Any]) -> "LoadOptions":
     """The options of a command by name, with the LoRA weights of the preset below the user's."""
-    from rainfusion_core.loading import LoadOptions
-    from rainfusion_core.lora import Lora
+    from rainfusion_core.loading.lora import Lora
+    from rainfusion_core.loading.options import LoadOptions
 
     own = [
         Lora(each.location, each.scale, each.component, each.file, each.revision)
@@ -31,7 +31,7 @@ def read(preset: Preset, given: Mapping[str, Any]) -> "LoadOptions":
 
 def read_lora(text: str) -> "Lora":
     """LoRA weights from [COMPONENT=]PATH[:SCALE]."""
-    from rainfusion_core.lora import Lora
+    from rainfusion_core.loading.lora import Lora
 
     match = re.fullmatch(r"(?:(transformer(?:_2)?)=)?(.+?)(?::([^:/\\]*))?", text.strip())
     if not match:
@@ -50,7 +50,7 @@ def read_lora(text: str) -> "Lora":
 
 def classes_of(preset: Preset, task: str) -> "Classes":
     """What the preset says about the pipeline of a task."""
-    from rainfusion_core.loading import Classes
+    from rainfusion_core.loading.options import Classes
 
     parts = ("vae", "text_encoder", "scheduler")
     described = {"transformer"} | {name for name in parts if getattr(preset, name) is not None}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.prediction import (
+from rainfusion_core.profiling.prediction import (
     PassCost,
     Render,
     SparseCost,
@@ -19,8 +19,8 @@ from rainfusion_core.prediction import (
 from rf_cli.presets import Preset
 
 if TYPE_CHECKING:
-    from rainfusion_core.breakeven import BreakEven
     from rainfusion_core.profile import Architecture, Arm, StepProfile
+    from rainfusion_core.profiling.breakeven import BreakEven
 
 TARGETS = (1.5, 2.0)
 

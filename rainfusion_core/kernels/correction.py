@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.kernels.base import Kernel
-from rainfusion_core.pooling import block_means
+from rainfusion_core.selection.pooling import block_means
 
 # numbers in the logits of the means that are held at a time
 ROOM = 2**22

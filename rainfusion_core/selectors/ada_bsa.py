@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import exact, keep
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.choice import exact, keep
 from rainfusion_core.selectors.base import Call, Method
 from rainfusion_core.selectors.xattention import check, scores
 

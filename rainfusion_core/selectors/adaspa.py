@@ -12,11 +12,11 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.budget import chosen_per_row
-from rainfusion_core.choice import LEAST, exact, keep
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
-from rainfusion_core.sampling import block_sums
+from rainfusion_core.selection.choice import LEAST, exact, keep
+from rainfusion_core.selection.sampling import block_sums
 from rainfusion_core.selectors.base import Call, Memory, Method
 
 GOOD_RECALL = 0.8

@@ -8,8 +8,8 @@ keeps its best block; with a mass target, rows are cut one by one.
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import exact, keep_of_head
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.choice import exact, keep_of_head
 from rainfusion_core.selectors.base import Call, Method
 from rainfusion_core.selectors.rainfusion2 import scores
 

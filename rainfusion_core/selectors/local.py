@@ -9,9 +9,9 @@ import functools
 import torch
 from torch import Tensor
 
-from rainfusion_core.choice import scored
 from rainfusion_core.order import TokenOrder, token_places
 from rainfusion_core.paths import TIME_WEIGHT
+from rainfusion_core.selection.choice import scored
 from rainfusion_core.selectors.base import Call, Method
 
 

@@ -6,9 +6,9 @@ query block at a time, so memory stays that of a few rows.
 
 from torch import Tensor
 
-from rainfusion_core.choice import LEAST, scored
-from rainfusion_core.mass import block_mass
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.choice import LEAST, scored
+from rainfusion_core.selection.mass import block_mass
 from rainfusion_core.selectors.base import Call, Method
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import LEAST, exact, keep_of_head
-from rainfusion_core.mass import block_mass
 from rainfusion_core.order import AXES, TokenOrder, per_head, token_order
-from rainfusion_core.sampling import block_sums, spread_places, token_weights
+from rainfusion_core.selection.choice import LEAST, exact, keep_of_head
+from rainfusion_core.selection.mass import block_mass
+from rainfusion_core.selection.sampling import block_sums, spread_places, token_weights
 from rainfusion_core.selectors.base import OWN, Call, Method
 
 

@@ -11,9 +11,9 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from rainfusion_core.choice import fixed, within
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.order import TokenOrder, token_places
+from rainfusion_core.selection.choice import fixed, within
 from rainfusion_core.selectors.base import Method
 
 TOKENS_OF_A_BLOCK = 16

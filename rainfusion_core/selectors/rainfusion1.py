@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import exact, keep_mask, within
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.heads import TYPES, head_types
 from rainfusion_core.order import TokenOrder, per_head, token_order
-from rainfusion_core.sampling import block_sums, spread_places, token_weights
+from rainfusion_core.selection.choice import exact, keep_mask, within
+from rainfusion_core.selection.heads import TYPES, head_types
+from rainfusion_core.selection.sampling import block_sums, spread_places, token_weights
 from rainfusion_core.selectors.base import OWN, Call, Method
 
 ORDER_OF_TYPE = {"spatial": "thw", "temporal": "hwt", "textural": "dither"}

@@ -8,11 +8,11 @@ keep extra blocks; blocks that only touch the first frame or the text are forced
 import torch
 from torch import Tensor
 
-from rainfusion_core.choice import scored
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, UnknownName
 from rainfusion_core.order import TokenOrder
-from rainfusion_core.pooling import REPRESENTATIVES, representatives
+from rainfusion_core.selection.choice import scored
+from rainfusion_core.selection.pooling import REPRESENTATIVES, representatives
 from rainfusion_core.selectors.base import Call, Method
 
 

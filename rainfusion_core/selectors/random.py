@@ -7,8 +7,8 @@ layer, so a run can be repeated; conditional and unconditional passes choose ali
 import torch
 from torch import Tensor
 
-from rainfusion_core.choice import scored
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.choice import scored
 from rainfusion_core.selectors.base import Call, Method
 
 

@@ -12,10 +12,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from rainfusion_core.choice import fixed
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder, cell_of, token_places
+from rainfusion_core.selection.choice import fixed
 from rainfusion_core.selectors.base import AUTO, Method
 
 

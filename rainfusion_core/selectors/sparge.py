@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import exact, keep
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
-from rainfusion_core.pooling import block_means
+from rainfusion_core.selection.choice import exact, keep
+from rainfusion_core.selection.pooling import block_means
 from rainfusion_core.selectors.base import AUTO, Call, Method
 from rainfusion_core.selectors.rainfusion2 import scores
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import exact, keep_mask, within
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.order import TokenOrder, per_head, token_numbers, token_order
-from rainfusion_core.sampling import sampled_recall, spread_places, token_weights
+from rainfusion_core.selection.choice import exact, keep_mask, within
+from rainfusion_core.selection.sampling import sampled_recall, spread_places, token_weights
 from rainfusion_core.selectors.base import OWN, Call, Method
 
 KINDS = ("thw", "hwt")  # spatial and temporal heads

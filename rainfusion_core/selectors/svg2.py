@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.choice import LEAST, best, exact, keep
-from rainfusion_core.kmeans import kmeans, random_tokens
 from rainfusion_core.order import TokenOrder, token_order
+from rainfusion_core.selection.choice import LEAST, best, exact, keep
+from rainfusion_core.selection.kmeans import kmeans, random_tokens
 from rainfusion_core.selectors.base import OWN, Call, Method
 
 

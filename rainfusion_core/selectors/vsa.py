@@ -8,10 +8,10 @@ sum over its key cubes; on a grid that cubes do not divide, blocks go on across 
 import torch
 from torch import Tensor
 
-from rainfusion_core.choice import LEAST, scored
 from rainfusion_core.order import TokenOrder
-from rainfusion_core.pooling import block_means
-from rainfusion_core.sampling import block_sums
+from rainfusion_core.selection.choice import LEAST, scored
+from rainfusion_core.selection.pooling import block_means
+from rainfusion_core.selection.sampling import block_sums
 from rainfusion_core.selectors.base import Call, Method
 
 CUBE_TOKENS = 64

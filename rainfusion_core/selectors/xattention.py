@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rainfusion_core.choice import LEAST, scored
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.choice import LEAST, scored
 from rainfusion_core.selectors.base import Call, Method
 
 

@@ -15,9 +15,9 @@ from rf_cli.progress import live
 
 if TYPE_CHECKING:
     from rainfusion_core.config import SparseConfig
-    from rainfusion_core.inspection import HeadView
     from rainfusion_core.pipeline import ModelSource
     from rainfusion_core.render import Clip, Rendered
+    from rainfusion_core.study.inspection import HeadView
 
 FPS = 2  # steps a second of the walk
 Layers = Annotated[str | None, typer.Option(help="Layers to look into, as in 0,3; default: three.")]
@@ -121,10 +121,10 @@ def _look(
 ) -> tuple[list["HeadView"], "Rendered"]:
     import torch
 
-    from rainfusion_core.inspection import views
     from rainfusion_core.pipeline import load
     from rainfusion_core.recording import Recorder
     from rainfusion_core.render import render
+    from rainfusion_core.study.inspection import views
     from rainfusion_core.timing import peak_memory_bytes
 
     device = torch.device(source.device)

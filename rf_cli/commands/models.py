@@ -89,7 +89,7 @@ def _pull(name: str, revision: str | None) -> None:
 
 
 def _validate(path: Path) -> None:
-    from rainfusion_core.random_weights import parameter_count, transformer_class
+    from rainfusion_core.loading.random_weights import parameter_count, transformer_class
 
     preset = presets.read(path)
     for task, pipeline in preset.tasks.items():

@@ -12,9 +12,9 @@ from rf_cli import console, options, presets, profile_record, profile_sections, 
 from rf_cli.progress import live
 
 if TYPE_CHECKING:
-    from rainfusion_core.breakeven import BreakEven
     from rainfusion_core.pipeline import ModelSource
     from rainfusion_core.profile import Architecture, StepProfile, Workload
+    from rainfusion_core.profiling.breakeven import BreakEven
     from rainfusion_core.render import Clip
 
 PROMPT = "a large red circle moving right over a blue background"
@@ -122,7 +122,7 @@ def _put_out(record: dict[str, Any], form: str, save: Path | None, chart: Path |
 
 
 def _all_presets() -> dict[str, Any]:
-    from rainfusion_core.prediction import FLOPS_FORMULA
+    from rainfusion_core.profiling.prediction import FLOPS_FORMULA
 
     found = presets.all_presets()
     lines = [profile_record.summary(preset, architecture_of(preset)) for preset in found]
@@ -208,9 +208,9 @@ def workload_of(job: _Job) -> "Workload":
 
 def _profiled(job: _Job, *, stages: bool, measure: bool) -> dict[str, Any]:
     from rainfusion_core.interference import Interference
+    from rainfusion_core.loading.real_weights import load_transformer
     from rainfusion_core.pipeline import is_available
     from rainfusion_core.profile import layers_that_fit, profile
-    from rainfusion_core.real_weights import load_transformer
     from rainfusion_core.timing import peak_memory_bytes
 
     if measure and not is_available(job.source):
@@ -241,7 +241,7 @@ def _profiled(job: _Job, *, stages: bool, measure: bool) -> dict[str, Any]:
 def _break_even(
     found: "StepProfile", work: "Workload", configs: list[SparseConfig], progress: Any
 ) -> list["BreakEven"]:
-    from rainfusion_core.breakeven import break_even
+    from rainfusion_core.profiling.breakeven import break_even
 
     model, results = work.architecture, []
     shape = {"heads": model.heads, "head_dim": model.head_dim}
@@ -256,7 +256,7 @@ def _break_even(
 def _stages(job: _Job, work: "Workload", progress: Any) -> dict[str, float]:
     """Seconds of text encoding, of every prompt, and of decoding."""
     from rainfusion_core.pipeline import DTYPES
-    from rainfusion_core.stages import decode_seconds, encode_seconds
+    from rainfusion_core.profiling.stages import decode_seconds, encode_seconds
 
     encoder, vae = (architecture_of(job.preset, name) for name in ("text_encoder", "vae"))
     text_dtype, vae_dtype = (
@@ -280,7 +280,7 @@ def _of_schedule(predictions: list[dict[str, Any]], config: SparseConfig) -> dic
 def _record(
     job: _Job, work: "Workload", found: "StepProfile", even: list["BreakEven"]
 ) -> dict[str, Any]:
-    from rainfusion_core.prediction import FORMULA, Render, sparse_share
+    from rainfusion_core.profiling.prediction import FORMULA, Render, sparse_share
     from rf_cli.record import environment
 
     clip, config = job.clip, job.configs[0]

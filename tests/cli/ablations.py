@@ -1,8 +1,8 @@
 """A small ablation that tests of record, tables and page share: two prompts, two seeds, cells made up."""
 
-from rainfusion_core.ablation import Variant
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.render import Clip
+from rainfusion_core.study.ablation import Variant
 from rf_cli import ablate_plan, ablate_record
 from rf_cli.ablate_plan import IDEAS, METHODS, SINK, Entry, Plan
 from rf_cli.ablate_run import Ablation

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from rainfusion_core.capture import read_facts, unpack
+from rainfusion_core.study.capture import read_facts, unpack
 from rf_cli.ablate_run import clear
 from rf_cli.app import app
 

@@ -1,7 +1,7 @@
 import pytest
 
 from rainfusion_core.errors import ConfigError
-from rainfusion_core.lora import Lora
+from rainfusion_core.loading.lora import Lora
 from rf_cli import load_options, presets
 
 SHAPES = presets.load("shapes")

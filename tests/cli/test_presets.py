@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
+from rainfusion_core.loading.random_weights import parameter_count, transformer_class
 from rainfusion_core.pipeline import DTYPES
-from rainfusion_core.random_weights import parameter_count, transformer_class
 from rf_cli import presets
 from rf_cli.presets.schema import Dtype
 

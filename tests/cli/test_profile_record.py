@@ -2,9 +2,9 @@ import pytest
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.layout import LatentGrid, TokenLayout
-from rainfusion_core.parts import DENSE, KERNEL, PERMUTE, REST, PartTimes
-from rainfusion_core.prediction import Render
 from rainfusion_core.profile import Arm, StepProfile
+from rainfusion_core.profiling.parts import DENSE, KERNEL, PERMUTE, REST, PartTimes
+from rainfusion_core.profiling.prediction import Render
 from rf_cli import presets, profile_record
 from rf_cli.commands.profile import architecture_of
 

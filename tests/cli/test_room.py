@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rainfusion_core.errors import ConfigError
-from rainfusion_core.loading import LoadOptions
+from rainfusion_core.loading.options import LoadOptions
 from rainfusion_core.pipeline import ModelSource
 from rf_cli import presets, room
 from rf_cli.requests import clip_of, source_of

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from rainfusion_core import SparseConfig, install
-from rainfusion_core.loading import LoadOptions
+from rainfusion_core.loading.options import LoadOptions
 from rainfusion_core.pipeline import ModelSource, load
 from rainfusion_core.report import SparsityReport
 from tests import pipelines

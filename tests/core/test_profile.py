@@ -7,8 +7,8 @@ from rainfusion_core import profile as profiling
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid
-from rainfusion_core.parts import KERNEL, PARTS, PartTimes
 from rainfusion_core.profile import Architecture, Arm, StepProfile, Workload, build, profile
+from rainfusion_core.profiling.parts import KERNEL, PARTS, PartTimes
 from tests import pipelines
 
 CONFIG = dict(pipelines.wan_transformer(layers=3).config)

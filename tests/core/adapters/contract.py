@@ -14,8 +14,8 @@ from rainfusion_core import SparseConfig, install
 from rainfusion_core.adapters import ADAPTERS
 from rainfusion_core.budget import chosen_per_row, density_bounds
 from rainfusion_core.layout import LatentGrid, TokenLayout
+from rainfusion_core.loading.random_weights import draw_weights, random_inputs
 from rainfusion_core.order import token_order
-from rainfusion_core.random_weights import draw_weights, random_inputs
 
 SMALL = {"block_size": 16, "kernel": "torch-blocks", "strict": True}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rainfusion_core.pooling import block_means
+from rainfusion_core.selection.pooling import block_means
 from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
 
 arrange = pytest.importorskip("rainfusion_core.kernels.arrange")

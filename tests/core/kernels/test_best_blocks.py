@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rainfusion_core.budget import chosen_per_row
-from rainfusion_core.choice import keep, keep_on_a_gpu
 from rainfusion_core.layout import LatentGrid, Text
+from rainfusion_core.selection.choice import keep, keep_on_a_gpu
 from tests.selecting import call_of, order_of
 from tests.shapes import DEVICE
 

@@ -5,7 +5,7 @@ import torch
 
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid, Text
-from rainfusion_core.mass import block_mass
+from rainfusion_core.selection.mass import block_mass
 from rainfusion_core.selectors import SELECTORS, Memory
 from rainfusion_core.selectors.adaspa import head_counts
 from tests.selecting import call_of, kept_lists, order_of, qk, select

@@ -3,8 +3,8 @@
 import torch
 
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.mass import block_mass, kept_mask
 from rainfusion_core.order import AXES
+from rainfusion_core.selection.mass import block_mass, kept_mask
 from rainfusion_core.selectors import SELECTORS, Memory
 from tests.selecting import call_of
 

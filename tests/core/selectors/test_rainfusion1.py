@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rainfusion_core.heads import TYPES
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.mass import block_mass, kept_mask, recall
 from rainfusion_core.order import token_order, token_places
+from rainfusion_core.selection.heads import TYPES
+from rainfusion_core.selection.mass import block_mass, kept_mask, recall
 from rainfusion_core.selectors import SELECTORS, Memory
 from tests.heads import looking
 from tests.selecting import call_of

@@ -3,7 +3,7 @@
 import torch
 
 from rainfusion_core.layout import LatentGrid
-from rainfusion_core.mass import kept_mask
+from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors import Memory
 from tests.selecting import order_of, qk, select
 

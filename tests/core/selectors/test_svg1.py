@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.mass import kept_mask
+from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors import SELECTORS
 from tests.selecting import call_of, kept_lists
 
@@ -66,7 +66,7 @@ def test_more_mass_is_kept_than_in_the_order_it_did_not_choose():
     layout = TokenLayout((GRID,))
     q = looking("frame", "place", layout=layout)
     order, kept = chosen(q, layout, sparsity=0.8, sink=False)
-    from rainfusion_core.mass import block_mass, recall
+    from rainfusion_core.selection.mass import block_mass, recall
 
     def recalled(x):
         mass = block_mass(x, x, 16, scale=0.1)

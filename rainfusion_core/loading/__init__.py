@@ -1,0 +1,1 @@
+"""What a pipeline is loaded with: offloading, LoRA, quantisation, schedulers, step caches, weights to measure with."""

@@ -1,0 +1,37 @@
+"""Loads a pipeline's transformer alone, and only as many of its layers as are wanted."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rainfusion_core.errors import ModelUnavailable
+from rainfusion_core.loading.random_weights import transformer_class
+from rainfusion_core.pipeline import DTYPES, ModelSource, is_available
+
+
+def load_transformer(source: ModelSource, class_name: str, layers: int) -> nn.Module:
+    """The first `layers` layers of the transformer, and what is outside of the layers.
+
+    Raises:
+        ModelUnavailable: the weights are not on this machine; nothing is downloaded.
+    """
+    if not is_available(source):
+        raise ModelUnavailable(
+            f"the weights of {source.location} are not on this machine",
+            hint=f"fetch them with: {source.fetch}; --weights random needs none",
+        )
+    import diffusers
+
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+    model: Any = transformer_class(class_name).from_pretrained(
+        str(source.folder or source.location),
+        subfolder="transformer",
+        revision=None if source.folder else source.revision,
+        dtype=DTYPES[source.dtype],
+        use_safetensors=True,
+        local_files_only=True,
+        num_layers=layers,
+    )
+    return model.to(torch.device(source.device)).eval()
