@@ -48,7 +48,7 @@ def load(name: str) -> Preset:
             hint="use hunyuanvideo or cogvideox-5b, the other two models of that paper",
         )
     if name not in aliases:
-        raise UnknownName("model", name, [*found, *aliases])
+        raise UnknownName("model", name, [*found, *aliases], listed="rf models lists all")
     return read(aliases[name])
 
 

@@ -36,3 +36,19 @@ def test_an_unknown_name_is_answered_with_all_names_sorted_and_the_nearest():
 
 def test_a_name_near_to_none_gets_no_hint():
     assert UnknownName("colour", "xyz", iter(["green", "blue"])).hint is None
+
+
+@pytest.mark.parametrize(("names", "more"), [(20, 0), (21, 16), (60, 55)])
+def test_of_a_long_table_only_the_nearest_names_are_shown(names, more):
+    known = {"red", *(f"colour-{number}" for number in range(1, names))}
+    error = UnknownName("colour", "rad", known, listed="paint lists all")
+    listed, _, rest = str(error).partition("; known: ")[2].partition(" and ")
+    shown = listed.split(", ")
+    assert len(shown) == names - more and set(shown) <= known and "red" in shown
+    assert rest == (f"{more} more" if more else "")
+    assert error.hint == "did you mean 'red'? paint lists all"
+
+
+def test_where_all_names_are_listed_is_told_even_if_none_is_near():
+    error = UnknownName("colour", "xyz", ["green"], listed="paint lists all")
+    assert error.hint == "paint lists all"

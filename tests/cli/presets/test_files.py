@@ -65,7 +65,15 @@ def test_a_broken_preset_hides_no_other(folder):
 def test_misspelled_model_is_answered_with_the_nearest():
     with pytest.raises(UnknownName) as caught:
         presets.load("wan2.1-1.3")
-    assert caught.value.hint == "did you mean 'wan2.1-1.3b'?"
+    assert caught.value.hint == "did you mean 'wan2.1-1.3b'? rf models lists all"
+
+
+def test_an_unknown_model_is_answered_with_a_line_that_can_be_read():
+    with pytest.raises(UnknownName) as caught:
+        presets.load("wan9")
+    shown = str(caught.value).partition("; known: ")[2].split(" and ")[0].split(", ")
+    assert [name for name in shown if name.startswith("wan2.")] == shown and len(shown) == 5
+    assert caught.value.hint.endswith("rf models lists all")
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
