@@ -57,7 +57,7 @@ class SparseConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            percent = 1 < self.sparsity < 100
+            percent = 5 <= self.sparsity < 100  # who writes 1.2 or 2 may not mean percent
             raise ConfigError(
                 f"sparsity must be in [0, 1), got {self.sparsity:g}",
                 hint=f"for {self.sparsity:g} % write {self.sparsity / 100:g}" if percent else None,
