@@ -13,6 +13,8 @@ def facts(preset: Preset, fetch: str | None) -> Iterator[Fact]:
     """All facts; `fetch` is the command that gets the weights, None where they are here."""
     yield "name", ", ".join([preset.name, *preset.aliases]), ""
     yield "description", preset.description, ""
+    if preset.words:
+        yield "words", " ".join(preset.words), preset.source("words")
     yield "tasks", ", ".join(f"{k} ({v})" for k, v in preset.tasks.items()), preset.source("tasks")
     yield from _weights(preset, fetch)
     yield from _clip(preset)

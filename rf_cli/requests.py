@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
-from rf_cli import inputs, load_options, options, presets, tasks
+from rf_cli import inputs, load_options, options, presets, tasks, vocabulary
 
 if TYPE_CHECKING:
     from rainfusion_core.pipeline import ModelSource
@@ -44,12 +44,15 @@ def clip_of(
     video, sampling = preset.video, preset.sampling
     width, height = options.read_size(size) if size else inputs.size_of(preset, task)
     values: dict[str, Any] = {
+        "prompt": prompt,
         "frames": video.frames,
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "negative": sampling.negative,
     }
     values |= {key: value for key, value in given.items() if value is not None}
+    for key in ("prompt", "negative"):
+        values[key] = values[key] and vocabulary.readable(preset, values[key])
     if values["steps"] < 1:
         raise ConfigError(f"--steps must be at least 1, got {values['steps']}")
     if values["guidance"] < 0:
@@ -59,7 +62,7 @@ def clip_of(
     video.check(preset.name, width, height, values["frames"])
     files = inputs.read(task, (width, height), values["frames"])
     return Clip(
-        prompt=prompt, width=width, height=height, seed=seed, extra=preset.call,
+        width=width, height=height, seed=seed, extra=preset.call,
         inputs=files.arguments, given=files.given, **values,
     )  # fmt: skip
 

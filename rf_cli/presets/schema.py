@@ -139,6 +139,7 @@ class Preset(Table):
             leave parts out.
         memory: what the source says about the memory that a render takes.
         tasks: what the model does -> pipeline class of diffusers; the first is the default.
+        words: all that the model can read in a prompt; empty: any text.
         call: further arguments of the pipeline.
         sources: key or table -> where its values come from.
     """
@@ -160,6 +161,7 @@ class Preset(Table):
     video: Video
     sampling: Sampling
     sparse: Sparse
+    words: list[str] = Field(default_factory=list)
     call: dict[str, Any] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
 
