@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rainfusion_core.absence import reason_of
 from rainfusion_core.adapters import ADAPTERS, ModelAdapter
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, RainfusionError, UnknownName
@@ -148,6 +149,7 @@ def _sites(transformer: nn.Module, adapter: ModelAdapter) -> list[tuple[str, nn.
 def _serve(handle: Handle, name: str, transformer: nn.Module, pipeline: Any) -> None:
     adapter = ADAPTERS[type(transformer).__name__]
     session, sites = handle.session, _sites(transformer, adapter)
+    first = len(session.layers)
     for index, (path, site) in enumerate(sites):
         session.layers.append(Layer(name, index, path))
         original = site.processor
@@ -173,5 +175,16 @@ def _serve(handle: Handle, name: str, transformer: nn.Module, pipeline: Any) -> 
             layers=len(sites),
         )
 
+    def absence(layer: int, on_purpose: bool | None) -> str:
+        return reason_of(
+            transformer, *sites[layer - first],
+            session_number=handle._number, on_purpose=on_purpose,
+        )  # fmt: skip
+
+    @torch.compiler.disable
+    def after_forward(module: nn.Module, args: tuple, output: Any) -> None:
+        session.end_forward(range(first, first + len(sites)), absence)
+
     hook = transformer.register_forward_pre_hook(before_forward, with_kwargs=True)
     handle._undo.append(hook.remove)
+    handle._undo.append(transformer.register_forward_hook(after_forward).remove)

@@ -34,10 +34,19 @@ class Attend(Protocol):
 
     def left_dense(self, layer: int, q: Tensor, reason: str) -> None: ...
 
+    def made_no_call(self, layer: int, on_purpose: bool) -> None: ...
+
+
+class _Run:
+    """A processor that is running, and whether it has attended yet."""
+
+    def __init__(self, layer: Tensor) -> None:
+        self.layer, self.attended = layer, False
+
 
 _SESSIONS: WeakValueDictionary[int, Attend] = WeakValueDictionary()
 _numbers = itertools.count()
-_running: list[Tensor] = []  # layer tensors of the processors that are running, innermost last
+_running: list[_Run] = []  # innermost last
 _Functions = frozenset[tuple[str, Callable[..., Any]]]
 _subclasses: dict[tuple[type, _Functions], type] = {}
 
@@ -92,7 +101,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, layer: Tensor, mask: Tensor | None, scale
 
 def _caught(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return _op(q, k, v, _running[-1], mask, scale)
+    _running[-1].attended = True
+    return _op(q, k, v, _running[-1].layer, mask, scale)
 
 
 def _foreign(q: Tensor, k: Tensor, **facts: bool) -> str | None:
@@ -120,7 +130,28 @@ def _(q: Tensor, layer: Tensor, reason: str) -> None:
 
 
 def _left_dense(q: Tensor, reason: str) -> None:
-    _count_dense(q.detach(), _running[-1], reason)
+    _running[-1].attended = True
+    _count_dense(q.detach(), _running[-1].layer, reason)
+
+
+@torch.library.custom_op("rainfusion::made_no_call", mutates_args=("layer",), **_OPTIONS)
+def _count_no_call(layer: Tensor, on_purpose: bool) -> None:
+    session_number, index = layer.tolist()
+    _SESSIONS[session_number].made_no_call(index, on_purpose)
+
+
+@_count_no_call.register_fake
+def _(layer: Tensor, on_purpose: bool) -> None:
+    return None
+
+
+def _told_not_to_attend(
+    all_perturbed: Any = None, perturbation_mask: Tensor | None = None, **others: Any
+) -> bool:
+    """Whether guidance wants the values instead of attention, as LTX-2 tells its processors."""
+    if all_perturbed is None:
+        return perturbation_mask is not None and not perturbation_mask.any()
+    return bool(all_perturbed)
 
 
 def _dispatch(
@@ -223,11 +254,15 @@ def _subclass(base: type, functions: _Functions) -> type:
         rebound = _rebound(base.__call__, functions)
 
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-            _running.append(self.rainfusion_layer)
+            run = _Run(self.rainfusion_layer)
+            _running.append(run)
             try:
-                return rebound(self, *args, **kwargs)
+                out = rebound(self, *args, **kwargs)
             finally:
                 _running.pop()
+            if not run.attended:
+                _count_no_call(run.layer, _told_not_to_attend(**kwargs))
+            return out
 
         # Attention.forward drops every keyword that the processor's signature does not name
         functools.update_wrapper(__call__, base.__call__)

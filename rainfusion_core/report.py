@@ -1,7 +1,7 @@
 """What a render measured, as plain values: no tensors, ready for tables and JSON."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class SparsityReport:
     Attributes:
         requested: the `sparsity` of the configuration.
         kernel, dense_kernel: names, empty if no call needed one.
-        absent: layers of forward passes that made no attention call, because a cache skipped them
-            or the model computed them where the core does not look; in no other number.
+        absent_by_reason: layers of forward passes that made no attention call, because a cache or
+            guidance left them out or the model computed them where the core does not look; in no
+            other number.
     """
 
     requested: float
@@ -59,7 +60,11 @@ class SparsityReport:
     kernel: str
     dense_kernel: str
     speed: AttentionSpeed | None = None
-    absent: int = 0
+    absent_by_reason: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def absent(self) -> int:
+        return sum(self.absent_by_reason.values())
 
     @property
     def achieved(self) -> float:

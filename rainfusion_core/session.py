@@ -1,12 +1,14 @@
 """The state of one generation: where the denoising loop is, what each call did, and what that adds up to."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rainfusion_core.absence import LEFT_OUT
 from rainfusion_core.adapters import ModelAdapter
 from rainfusion_core.attention import sparse_attention
 from rainfusion_core.config import SparseConfig
@@ -56,6 +58,7 @@ class _Forward:
     branch: str
     schedule: Schedule
     seen: set[int] = field(default_factory=set)  # layers of which a call came
+    silent: dict[int, bool] = field(default_factory=dict)  # ran without a call: whether on purpose
     layouts: dict[int, TokenLayout | None] = field(default_factory=dict)
     calls: Counter[int] = field(default_factory=Counter)
     mask: Tensor | None = None
@@ -81,8 +84,7 @@ class Session:
     kernel: str = ""
     dense_kernel: str = ""
     _calls: list[_Call] = field(default_factory=list)
-    _due: int = 0  # layers that forward passes would run without a cache, and how many did
-    _seen: int = 0
+    _absent: Counter[str] = field(default_factory=Counter)  # layers without a call, by reason
     _forward: _Forward | None = None
     _memories: dict[Any, Memory] = field(default_factory=dict)
 
@@ -101,14 +103,36 @@ class Session:
         if self._forward is not None and step < self._forward.step:
             self._memories.clear()  # another run of the loop
         self._forward = _Forward(adapter, grids, step, branch, schedule)
-        self._due += layers
+
+    def end_forward(self, layers: range, reason_of: Callable[[int, bool | None], str]) -> None:
+        """The forward pass has run. Count the layers of which no call came, or refuse them.
+
+        Args:
+            layers: indices into `layers` of those that it has.
+            reason_of: (layer, None if its processor did not run, else whether it was told not to
+                attend) -> why there was no call.
+        """
+        forward = self._forward
+        if forward is None:  # cleared meanwhile
+            return
+        for layer in layers:
+            if layer in forward.seen:
+                continue
+            reason = reason_of(layer, forward.silent.get(layer))
+            if self.config.strict and reason != LEFT_OUT:
+                where = self.layers[layer]
+                raise UnsupportedLayout(
+                    f"{where.name} of {where.transformer} made no attention call: {reason}",
+                    hint="leave --strict out to have it counted",
+                )
+            self._absent[reason] += 1
 
     def clear(self) -> None:
         """Forget all calls: a new render begins."""
         self._calls.clear()
         self._memories.clear()
         self._forward, self.speed, self.speed_seconds = None, None, 0.0
-        self._due = self._seen = 0
+        self._absent.clear()
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
@@ -156,6 +180,11 @@ class Session:
         pairs = self._pairs(q)
         self._record(layer, reason, pairs, pairs, Span(q.device))
 
+    def made_no_call(self, layer: int, on_purpose: bool) -> None:
+        """The processor of a layer ran without attending, because it was told so or elsewhere."""
+        if self._forward is not None:
+            self._forward.silent[layer] = on_purpose
+
     def report(self) -> SparsityReport:
         """What all calls since `clear` add up to. Waits for the device."""
         rows = [
@@ -177,7 +206,7 @@ class Session:
             kernel=self.kernel,
             dense_kernel=self.dense_kernel,
             speed=self.speed,
-            absent=self._due - self._seen,
+            absent_by_reason=dict(self._absent),
         )
 
     def _kernel(self, q: Tensor) -> str:
@@ -264,9 +293,8 @@ class Session:
         self, layer: int, reason: str | None, kept: Tensor | int, pairs: int, span: Span
     ) -> None:
         step, branch = (self._forward.step, self._forward.branch) if self._forward else (0, "")
-        if self._forward and layer not in self._forward.seen:
+        if self._forward:
             self._forward.seen.add(layer)
-            self._seen += 1
         self._calls.append(
             _Call(step, branch, self.layers[layer], reason, kept, pairs, span.stop())
         )

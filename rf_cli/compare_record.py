@@ -4,6 +4,7 @@ Infinite values are the string "Infinity", which `float` and JavaScript's `Numbe
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
@@ -82,6 +83,9 @@ def arm_entry(
             "sparse_calls": sum(row.reason is None for row in rows),
             "left_dense": _left_dense(rows),
             "absent_calls": sum(report.sparsity.absent for report in reports),
+            "absent_calls_by_reason": dict(
+                sum((Counter(r.sparsity.absent_by_reason) for r in reports), Counter())
+            ),
             "per_layer_and_step": layers_and_steps(rows),
         },
         "timing_s": {

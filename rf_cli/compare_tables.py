@@ -76,7 +76,7 @@ def _sparsity(arms: list[dict[str, Any]]) -> Rows:
             f"{arm['sparsity']['achieved']:.1%}",
             arm["kernel"] or "none",
             arm["dense_kernel"] or "none",
-            _left_dense(arm["sparsity"]["left_dense"]),
+            _left_dense(arm["sparsity"]),
         )
         for arm in arms
     ]
@@ -90,9 +90,9 @@ def _requested(arm: dict[str, Any]) -> str:
     return f"mass {mass:g}" if mass and sparsity else f"{sparsity:.1%}"
 
 
-def _left_dense(groups: Sequence[dict[str, Any]]) -> str:
+def _left_dense(sparsity: dict[str, Any]) -> str:
     texts = []
-    for group in groups:
+    for group in sparsity["left_dense"]:
         if group["reason"] == "sparsity 0":
             texts.append("everything")
         elif group["reason"] == "dense step":
@@ -101,6 +101,8 @@ def _left_dense(groups: Sequence[dict[str, Any]]) -> str:
             texts.append(f"layers {ranges(group['layers'])}")
         else:
             texts.append(f"{group['calls']} calls: {group['reason']}")
+    absent = sparsity["absent_calls_by_reason"].items()
+    texts += [f"{count} layers without a call: {reason}" for reason, count in absent]
     return "; ".join(texts) or "nothing"
 
 

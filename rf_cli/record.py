@@ -50,6 +50,7 @@ def record(
             "calls": len(sparsity.rows),
             "dense_calls_by_reason": sparsity.dense_reasons(),
             "absent_calls": sparsity.absent,
+            "absent_calls_by_reason": dict(sparsity.absent_by_reason),
             "per_layer": sparsity.per_layer(),
             "per_step": sparsity.per_step(),
         },

@@ -68,11 +68,10 @@ def sparsity(record: dict[str, Any]) -> Table:
         (f"dense: {reason}", f"{count}", record["dense_kernel"] or "")
         for reason, count in reasons.items()
     ]
-    if absent := facts["absent_calls"]:
-        cache = record["settings"].get("cache", "none")
-        why = "not computed at all" if cache != "none" else "the core saw no call"
-        label = f"skipped: {cache}" if cache != "none" else "absent"
-        rows.append((label, f"{absent}", f"{why}, in no number above"))
+    rows += [
+        (f"no call: {reason}", f"{count}", "in no number above")
+        for reason, count in facts["absent_calls_by_reason"].items()
+    ]
     return _table("Sparsity", "", "value", "", rows=rows)
 
 

@@ -51,7 +51,7 @@ def test_an_arm_with_a_mass_target_says_so_and_a_dense_one_does_not():
 
 
 def test_a_render_with_a_mass_target_says_so():
-    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1, absent_calls=0)
+    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1, absent_calls_by_reason={})
     record = dict(
         sparsity={**facts, "dense_calls_by_reason": {}}, kernel="", settings={"mass": 0.9}
     )

@@ -14,8 +14,9 @@ from rainfusion_core.report import SparsityReport
 from tests import pipelines
 
 FAMILIES = {"wan": pipelines.wan, "cogvideox": pipelines.cogvideox}
-# a kernel by name: with "auto" calls this small run dense, where that was measured to be faster
-SPARSE = SparseConfig(sparsity=0.5, block_size=16, kernel="torch-blocks")
+# a kernel by name: with "auto" calls this small run dense, where that was measured to be faster;
+# strict: whatever an option does, every layer is understood
+SPARSE = SparseConfig(sparsity=0.5, block_size=16, kernel="torch-blocks", strict=True)
 
 
 class Outcome(NamedTuple):

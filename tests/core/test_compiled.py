@@ -101,5 +101,9 @@ def test_what_runs_dense_in_a_compiled_block_is_counted():
 def test_ops_are_kept_out_of_captured_graphs():
     """A replayed graph runs no Python, so it would neither select blocks nor count."""
     ops = torch.ops.rainfusion
-    for op in (ops.self_attention.default, ops.left_dense.default):
+    for op in (
+        ops.self_attention.default,
+        ops.left_dense.default,
+        ops.made_no_call.default,
+    ):
         assert torch.Tag.cudagraph_unsafe in op.tags

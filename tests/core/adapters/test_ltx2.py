@@ -1,6 +1,7 @@
 import torch
 
 from rainfusion_core import SparseConfig, install
+from rainfusion_core.absence import LEFT_OUT
 from rainfusion_core.adapters.ltx import LTX
 from rainfusion_core.layout import LatentGrid, TokenLayout
 from tests import ltx_pipelines
@@ -37,11 +38,12 @@ def test_only_the_video_attends_sparsely():
 
 def test_a_block_that_guidance_leaves_out_calls_no_attention():
     pipeline = ltx_pipelines.ltx2()
-    with install(pipeline, SparseConfig(**SMALL)) as handle:
+    with install(pipeline, SparseConfig(**SMALL)) as handle:  # strict
         run(pipeline, stg_scale=1.0, spatio_temporal_guidance_blocks=[1])
-        rows = handle.report().rows
-    perturbed = [row.layer for row in rows if row.branch == "uncond_stg"]
+        report = handle.report()
+    perturbed = [row.layer for row in report.rows if row.branch == "uncond_stg"]
     assert perturbed == [0, 2] * 2
+    assert report.absent_by_reason == {LEFT_OUT: 2}
 
 
 def test_frames_behind_the_video_are_grids_of_their_own():

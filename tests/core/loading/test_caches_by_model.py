@@ -95,7 +95,7 @@ def test_a_cache_works_on_every_model_of_its_table(model, name):
         assert handle.report().absent > 0
     assert (alone - within).abs().max() <= 1e-4 * alone.abs().max()
     with install(
-        pipeline, SparseConfig(sparsity=0.5, block_size=16, kernel="torch-blocks")
+        pipeline, SparseConfig(sparsity=0.5, block_size=16, kernel="torch-blocks", strict=True)
     ) as handle:
         run(pipeline)
         assert len(handle.report().sparse_rows) > 0
