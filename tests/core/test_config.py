@@ -6,9 +6,11 @@ from rainfusion_core.errors import ConfigError, UnknownName
 
 @pytest.mark.parametrize(
     ("sparsity", "hint"),
-    [(-0.1, None), (1.0, None), (1.2, None), (2, None), (500, None)]
-    + [(5, "for 5 % write 0.05"), (80, "for 80 % write 0.8")],
-)
+    [
+        (-0.1, None), (1.0, None), (1.2, None), (2, None), (500, None),
+        (5, "for 5 % write 0.05"), (80, "for 80 % write 0.8"),
+    ],
+)  # fmt: skip
 def test_sparsity_outside_its_interval_is_refused(sparsity, hint):
     with pytest.raises(ConfigError) as caught:
         SparseConfig(sparsity=sparsity)
