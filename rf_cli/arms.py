@@ -83,19 +83,36 @@ def arms_of(
     """The dense arm, every method at every sparsity, then every variant on top of `base`."""
     from rainfusion_core.compare import DENSE, Arm, check_arms
 
-    arms = [Arm(DENSE, replace(base, sparsity=0.0))]
-    wanted: list[dict[str, Any]] = []
+    if base.mass is not None and sparsities:
+        raise ConfigError(
+            "--mass and --sparsity exclude each other: with a mass target the sparsity is found",
+            hint="as arms of one comparison: --sparsity 0.8 --variant mass=0.9",
+        )
+    arms = [Arm(DENSE, replace(base, sparsity=0.0, mass=None, options={}))]
+    level = {"sparsity": base.sparsity} if base.mass is None else {"mass": base.mass}
     if sparsities or methods or not variants:
         named = [{"method": method} for method in methods] or [{}]
-        levels = sparsities or [base.sparsity]
-        wanted += [{"sparsity": s, **m} for m, s in itertools.product(named, levels)]
-    wanted += [read_variant(text) for text in variants]
-    for settings in wanted:
-        settings = {"sparsity": base.sparsity, **settings}
-        arms.append(Arm(_name(settings), replace(base, **settings)))
+        levels = [{"sparsity": sparsity} for sparsity in sparsities] or [level]
+        for method, asked in itertools.product(named, levels):
+            settings = {**asked, **method}
+            arms.append(Arm(_name(settings), replace(base, **settings)))
+    for text in variants:
+        settings = {**level, **_on_top(base, read_variant(text))}
+        name = _name({key: value for key, value in settings.items() if value not in (None, {})})
+        arms.append(Arm(name, replace(base, **settings)))
     _check_dense(arms)
     check_arms(arms)
     return arms
+
+
+def _on_top(base: SparseConfig, variant: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a variant; what they replace in `base` goes, options of the method stay with it."""
+    if base.mass is not None and "sparsity" in variant:
+        variant = {"mass": None, **variant}
+    same = variant.get("method", base.method) == base.method
+    if same and "options" in variant:
+        return {**variant, "options": {**base.options, **variant["options"]}}
+    return variant if same else {"options": {}, **variant}
 
 
 def _check_dense(arms: Sequence["Arm"]) -> None:

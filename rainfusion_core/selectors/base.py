@@ -106,6 +106,8 @@ class Method:
             ConfigError: the method does not take such an order, mass target or option value.
             UnknownName: it has no such option.
         """
+        given = {name: self._as_word(name, value) for name, value in config.options.items()}
+        config = replace(config, options=given)
         self._check(config)
         complete = replace(
             config,
@@ -116,6 +118,12 @@ class Method:
         if self.check is not None:
             self.check(complete)
         return complete
+
+    def _as_word(self, name: str, value: Option) -> Option:
+        """A number is a word too where the method reads it itself: 0.2 is a list of one share."""
+        default = self.options.get(name, AUTO)
+        wants_word = isinstance(default, str) and default != AUTO
+        return str(value) if wants_word and type(value) in (int, float) else value
 
     def ordered(self, q: Tensor, k: Tensor, call: Call) -> TokenOrder:
         """The order of this call, on the device of `q`.

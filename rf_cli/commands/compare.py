@@ -47,7 +47,9 @@ def compare(
     prompt: Prompt = None,
     model: options.Model = "shapes",
     sparsity: Sparsity = None,
+    mass: options.Mass = None,
     method: Method = None,
+    method_option: options.MethodOption = None,
     variant: Variant = None,
     order: options.Order = None,
     prompts: Prompts = None,
@@ -102,8 +104,8 @@ def compare(
             for text in texts for seed in arms_of_options.read_seeds(seeds)
         ]  # fmt: skip
         base = sparse_config(
-            preset, order=order, dense_steps=dense_steps, dense_layers=dense_layers,
-            correction=correction, kernel=kernel,
+            preset, mass=mass, method_option=method_option, order=order, dense_steps=dense_steps,
+            dense_layers=dense_layers, correction=correction, kernel=kernel,
         )  # fmt: skip
         arms = arms_of_options.arms_of(
             base, sparsities=sparsity or [], methods=method or [], variants=variant or []

@@ -102,6 +102,42 @@ def test_a_variant_sets_mass_sink_and_options_of_the_method():
     assert arm.name.endswith("options parts=4+representative=max")
 
 
+MASS = SparseConfig(mass=0.9, options={"parts": 4})
+
+
+def test_a_mass_target_and_options_given_once_are_those_of_every_arm_but_the_dense_one():
+    dense, first, second = arms.arms_of(
+        MASS, sparsities=[], methods=["rainfusion2", "paro"], variants=[]
+    )
+    assert (dense.config.mass, dense.config.options) == (None, {})
+    assert [first.name, second.name] == ["mass 0.9, method rainfusion2", "mass 0.9, method paro"]
+    assert {(arm.config.mass, arm.config.options["parts"]) for arm in (first, second)} == {(0.9, 4)}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "mass", "options"),
+    [
+        ("order=raster", "mass 0.9, order raster", 0.9, {"parts": 4}),
+        ("sparsity=0.7", "sparsity 0.7", None, {"parts": 4}),
+        ("mass=0.5", "mass 0.5", 0.5, {"parts": 4}),
+        ("method=paro", "mass 0.9, method paro", 0.9, {}),
+        ("options.parts=2", "mass 0.9, options parts=2", 0.9, {"parts": 2}),
+        (
+            "options.representative=max", "mass 0.9, options parts=4+representative=max", 0.9,
+            {"parts": 4, "representative": "max"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_variant_stands_on_top_of_a_mass_target_and_options(text, name, mass, options):
+    _, arm = arms.arms_of(MASS, sparsities=[], methods=[], variants=[text])
+    assert (arm.name, arm.config.mass, arm.config.options) == (name, mass, options)
+
+
+def test_a_mass_target_and_sparsities_exclude_each_other():
+    with pytest.raises(ConfigError, match="--mass and --sparsity exclude each other"):
+        arms.arms_of(MASS, sparsities=[0.5], methods=[], variants=[])
+
+
 def test_options_without_a_name_are_refused():
     with pytest.raises(UnknownName, match="no setting of --variant is called 'options'"):
         arms.read_variant("options=3")

@@ -24,6 +24,13 @@ REFUSED = {
     "variant-order": ([PROMPT, "--variant", "order=magic"], "no token order is called 'magic'"),
     "sparsity": ([PROMPT, "-s", "80"], "sparsity must be in [0, 1), got 80"),
     "method": ([PROMPT, "--method", "magic"], "no method is called 'magic'"),
+    "mass": ([PROMPT, "--mass", "2"], "mass must be in (0, 1), got 2"),
+    "mass-and-sparsity": ([PROMPT, "--mass", "0.9", "-s", "0.5"], "--mass and --sparsity exclude"),
+    "method-option": (
+        [PROMPT, "--method", "adaspa", "--method-option", "search=1.5"],
+        "method option search must list shares of the run, got '1.5'",
+    ),
+    "other-option": ([PROMPT, "--method-option", "strid=8"], "no option of method rainfusion2 is"),
     "same-arms": ([PROMPT, "-s", "0.5", "-s", "0.5"], "two arms are the same"),
     "seeds": ([PROMPT, "--seeds", "one"], "--seeds must be whole numbers, got 'one'"),
     "repeat": ([PROMPT, "--repeat", "0"], "--repeat must be at least 1, got 0"),

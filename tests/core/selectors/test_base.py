@@ -68,7 +68,7 @@ def test_what_is_left_open_is_the_methods():
             "where it is not given it is 16", id="truth-is-no-number",
         ),
         pytest.param(
-            PLAIN, {"options": {"kind": 1}}, "method option kind must be a word, got 1",
+            PLAIN, {"options": {"kind": True}}, "method option kind must be a word, got True",
             "where it is not given it is 'mean'", id="word",
         ),
     ],
@@ -81,6 +81,11 @@ def test_what_a_method_does_not_take_is_refused(method, settings, problem, hint)
 
 def test_a_whole_number_is_a_number():
     assert PLAIN.complete(SparseConfig(options={"share": 1})).options["share"] == 1
+
+
+@pytest.mark.parametrize(("value", "word"), [(1, "1"), (0.2, "0.2"), ("max", "max")])
+def test_a_number_is_a_word_where_the_method_wants_one(value, word):
+    assert PLAIN.complete(SparseConfig(options={"kind": value})).options["kind"] == word
 
 
 def test_an_unknown_option_names_the_known_ones():
