@@ -89,12 +89,16 @@ def arms_of(
             hint="as arms of one comparison: --sparsity 0.8 --variant mass=0.9",
         )
     arms = [Arm(DENSE, replace(base, sparsity=0.0, mass=None, options={}))]
-    level = {"sparsity": base.sparsity} if base.mass is None else {"mass": base.mass}
+    level: dict[str, Any] = (
+        {"sparsity": base.sparsity} if base.mass is None else {"mass": base.mass}
+    )
     if sparsities or methods or not variants:
-        named = [{"method": method} for method in methods] or [{}]
-        levels = [{"sparsity": sparsity} for sparsity in sparsities] or [level]
-        for method, asked in itertools.product(named, levels):
-            settings = {**asked, **method}
+        named: list[dict[str, Any]] = [{"method": method} for method in methods] or [{}]
+        levels: list[dict[str, Any]] = [{"sparsity": sparsity} for sparsity in sparsities] or [
+            level
+        ]
+        for of_method, asked in itertools.product(named, levels):
+            settings = {**asked, **of_method}
             arms.append(Arm(_name(settings), replace(base, **settings)))
     for text in variants:
         settings = {**level, **_on_top(base, read_variant(text))}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rainfusion_core import fused
+from rainfusion_core.absence import UNSEEN
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
@@ -54,6 +55,10 @@ class PhasedAttention:
 
     def left_dense(self, layer: int, q: Tensor, reason: str) -> None:
         raise UnsupportedLayout(f"this attention cannot be profiled: {reason}")
+
+    def made_no_call(self, layer: int, on_purpose: bool) -> None:
+        if not on_purpose:
+            raise UnsupportedLayout(f"this attention cannot be profiled: {UNSEEN}")
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         with self.timer.part(DENSE):

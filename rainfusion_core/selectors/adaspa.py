@@ -42,7 +42,7 @@ def search_is_due(memory: Memory, shares: str) -> bool:
 
 
 def check(config: SparseConfig) -> None:
-    shares = config.options["search"]
+    shares = str(config.options["search"])
     if not re.fullmatch(r"\s*(0|0?\.\d+)\s*(,\s*(0|0?\.\d+)\s*)*", shares):
         raise ConfigError(
             f"method option search must list shares of the run, got {shares!r}",
