@@ -151,15 +151,15 @@ def read_dense_steps(text: str) -> tuple[float, float]:
     return first, last
 
 
-def read_layers(text: str) -> tuple[int, ...]:
+def read_layers(text: str, option: str = "--dense-layers") -> tuple[int, ...]:
     """Layer numbers from a list such as 0,1,-1 or 0-3."""
     layers: list[int] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(-?\d+)(?:-(\d+))?", part)
         if not match:
             raise ConfigError(
-                f"--dense-layers must list layer numbers, got {part!r}",
-                hint="as in --dense-layers 0,1,-1 or --dense-layers 0-3",
+                f"{option} must list layer numbers, got {part!r}",
+                hint=f"as in {option} 0,1,5 or {option} 0-3",
             )
         first = int(match[1])
         layers += range(first, int(match[2]) + 1) if match[2] else [first]

@@ -1,14 +1,17 @@
 """From options and preset to what the core is asked for: given wins over preset, preset over defaults."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
-from rf_cli import inputs, load_options, options, presets, tasks, vocabulary
+from rf_cli import inputs, load_options, options, presets, room, tasks, vocabulary
 
 if TYPE_CHECKING:
     from rainfusion_core.pipeline import ModelSource
+    from rainfusion_core.profile import Architecture
     from rainfusion_core.render import Clip
 
 
@@ -103,12 +106,65 @@ def source_of(
     )
 
 
+def architecture_of(preset: presets.Preset, name: str = "transformer") -> "Architecture":
+    """A component: as the model's own files say where they are or no preset does, else the preset."""
+    from rainfusion_core.profile import Architecture
+
+    folder = Path(preset.location).expanduser()
+    path = folder / name / "config.json"
+    if preset.name == preset.location and not folder.is_dir():
+        path = presets.hub_file(preset.location, f"{name}/config.json")
+    if not path.is_file():
+        told = getattr(preset, name)
+        if told is None:
+            raise ConfigError(f"the preset {preset.name} does not describe its {name}")
+        return Architecture(class_name=told.class_name, config=told.config)
+    found = json.loads(path.read_text("utf-8"))
+    class_name = found.get("_class_name") or found["architectures"][0]
+    config = {key: value for key, value in found.items() if not key.startswith("_")}
+    return Architecture(class_name=class_name, config=config)
+
+
+def layers_of(preset: presets.Preset, text: str) -> list[int]:
+    """The layers that `--layers` lists, ascending, each once.
+
+    Raises:
+        ConfigError: it lists none, or one that the model's transformer does not have.
+    """
+    layers, found = (
+        architecture_of(preset).layers,
+        sorted(set(options.read_layers(text, "--layers"))),
+    )
+    if not found or not all(0 <= layer < layers for layer in found):
+        wrong = "names a layer outside" if found else "must name some of the layers"
+        raise ConfigError(f"--layers {wrong} 0 to {layers - 1}, got {text!r}")
+    return found
+
+
+def check(
+    preset: presets.Preset, source: "ModelSource", clip: "Clip", configs: Iterable[SparseConfig]
+) -> None:
+    """Refuse names and layers that are unknown, and what model or machine cannot do, without weights.
+
+    Raises:
+        RainfusionError: one of `configs`, the options of `source`, or `clip` is not possible.
+    """
+    from rainfusion_core.installation import check_names
+    from rainfusion_core.pipeline import check as check_source
+    from rainfusion_core.schedule import plan
+
+    for config in configs:
+        check_names(config)
+        if config.dense_layers:
+            plan(config, steps=clip.steps, layers=architecture_of(preset).layers)
+    check_source(source)
+    room.check(preset, source, clip)
+
+
 def settings_of(
     preset: presets.Preset, source: "ModelSource", clip: "Clip", config: SparseConfig, *, fps: int
 ) -> dict[str, Any]:
     """Everything that decides about the frames, as the record tells it."""
-    import json
-
     from rainfusion_core.selectors import SELECTORS
 
     settings = {

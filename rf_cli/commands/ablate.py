@@ -8,11 +8,11 @@ import typer
 
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
-from rf_cli import ablate_plan, ablate_run, compare_folder, console, options, presets, room
+from rf_cli import ablate_plan, ablate_run, compare_folder, console, options, presets, requests
 from rf_cli import arms as arms_of_options
 from rf_cli.commands.compare import command_line, network_if
-from rf_cli.commands.generate import clip_of, source_of, sparse_config
 from rf_cli.progress import live
+from rf_cli.requests import clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.pipeline import ModelSource
@@ -79,8 +79,7 @@ def ablate(
     entries = ablate_plan.entries(scale, base, method)
     first = every[sizes[0]][0]
     source = source_of(preset, dtype=dtype, device=device, size=(first.width, first.height))
-    _check(source, entries)
-    room.check(preset, source, first)
+    requests.check(preset, source, first, [entry.variant.config for entry in entries])
     plan = ablate_plan.Plan(
         clips=every,
         named=[names for _ in scale.seeds for _, names in worded],
@@ -117,23 +116,9 @@ def _scale(
 
 
 def _layers(text: str | None, scale: ablate_plan.Scale, preset: presets.Preset) -> list[int]:
-    count = int(preset.transformer.config.get("num_layers", 0))
-    if text is None:
-        return ablate_plan.captured_layers(scale, count) if count else [0]
-    found = sorted(set(options.read_layers(text)))
-    if count and not all(0 <= layer < count for layer in found):
-        raise ConfigError(f"--layers names a layer outside 0 to {count - 1}, got {text!r}")
-    return found
-
-
-def _check(source: "ModelSource", entries: list[ablate_plan.Entry]) -> None:
-    """Refuse unknown names, and what the model cannot do, before the weights load."""
-    from rainfusion_core.installation import check_names
-    from rainfusion_core.pipeline import check
-
-    check(source)
-    for entry in entries:
-        check_names(entry.variant.config)
+    if text is not None:
+        return requests.layers_of(preset, text)
+    return ablate_plan.captured_layers(scale, requests.architecture_of(preset).layers)
 
 
 def _measure(

@@ -8,8 +8,8 @@ import typer
 
 from rainfusion_core.errors import ConfigError
 from rf_cli import arms as arms_of_options
-from rf_cli import compare_folder, compare_run, console, load_options, options, presets, room, tasks
-from rf_cli.requests import clip_of, source_of, sparse_config
+from rf_cli import compare_folder, compare_run, console, load_options, options, presets, tasks
+from rf_cli.requests import check, clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.compare import Arm
@@ -117,8 +117,7 @@ def compare(
             task=task, given=context.params,
         )  # fmt: skip
         arms += _floor(source, arms[0]) if noise_floor else []
-        _check(source, arms)
-        room.check(preset, source, clips[0])
+        check(preset, source, clips[0], [arm.config for arm in arms])
         network = network_if(lpips)
         compare_folder.prepare(folder, overwrite=overwrite, resume=resume)
         facts = _render(
@@ -167,16 +166,6 @@ def _floor(source: "ModelSource", dense: "Arm") -> list["Arm"]:
     from rainfusion_core.pipeline import DTYPES
 
     return [noise_floor(dense.config, source.device, DTYPES[source.dtype])]
-
-
-def _check(source: "ModelSource", arms: list["Arm"]) -> None:
-    """Refuse unknown names, and what the model cannot do, before the weights load."""
-    from rainfusion_core.installation import check_names
-    from rainfusion_core.pipeline import check
-
-    check(source)
-    for arm in arms:
-        check_names(arm.config)
 
 
 def _environment(device: str) -> dict[str, Any]:

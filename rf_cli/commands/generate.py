@@ -6,9 +6,9 @@ from typing import Any
 import typer
 
 from rainfusion_core.errors import ConfigError
-from rf_cli import arms, batch, console, media, options, presets, room, tables, tasks
+from rf_cli import arms, batch, console, media, options, presets, tables, tasks
 from rf_cli.rendering import render_jobs
-from rf_cli.requests import clip_of, settings_of, source_of, sparse_config
+from rf_cli.requests import check, clip_of, settings_of, source_of, sparse_config
 
 
 def generate(
@@ -72,9 +72,6 @@ def generate(
     fps = preset.video.fps if fps is None else fps
     if fps < 1:
         raise ConfigError(f"--fps must be at least 1, got {fps}")
-    from rainfusion_core.installation import check_names
-    from rainfusion_core.pipeline import check
-
     many = prompts is not None or seeds is not None or "{" in str(output)
     paths = _outputs(output, clips, task, many=many, seeds=len(numbers), prompts=prompts)
     media.check_suffix(paths[0], task.suffix)
@@ -84,9 +81,7 @@ def generate(
         preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height),
         task=task, given=context.params,
     )  # fmt: skip
-    check_names(config)  # before the weights load
-    check(source)
-    room.check(preset, source, clips[0])
+    check(preset, source, clips[0], [config])
     jobs = [
         batch.Job(clip, path, settings_of(preset, source, clip, config, fps=fps))
         for clip, path in zip(clips, paths, strict=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rainfusion_core.errors import ConfigError
-from rf_cli import ablate_plan, compare_folder, console, media, options, presets, room
+from rf_cli import ablate_plan, compare_folder, console, media, options, presets, requests
 from rf_cli.commands.compare import command_line
-from rf_cli.commands.generate import clip_of, source_of, sparse_config
 from rf_cli.compare_record import layers_and_steps
 from rf_cli.progress import live
+from rf_cli.requests import clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.config import SparseConfig
@@ -53,9 +53,6 @@ def inspect(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw which blocks matter in a render, which are kept, and where they lie in the video."""
-    from rainfusion_core.installation import check_names
-    from rainfusion_core.pipeline import check
-
     preset = presets.resolve(model)
     config = sparse_config(
         preset, sparsity=sparsity, method=method, method_option=method_option, order=order,
@@ -65,13 +62,11 @@ def inspect(
         preset, prompt, size=size, frames=frames, steps=steps, guidance=guidance,
         negative=negative, seed=seed,
     )  # fmt: skip
-    check_names(config)
     grid = preset.video.grid(clip.width, clip.height, clip.frames)
     token = _token(query, grid)
     wanted = _layers(layers, preset)
     source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
-    check(source)
-    room.check(preset, source, clip)
+    requests.check(preset, source, clip, [config])
     compare_folder.prepare(output, overwrite=overwrite, resume=False)
     views, rendered = _look(source, clip, config, wanted, token, quiet=quiet or json)
     record = {
@@ -105,9 +100,8 @@ def _token(text: str | None, grid: tuple[int, int, int]) -> tuple[int, int, int]
 
 def _layers(text: str | None, preset: presets.Preset) -> list[int]:
     if text is not None:
-        return sorted(set(options.read_layers(text)))
-    count = int(preset.transformer.config.get("num_layers", 1))
-    return ablate_plan.spread(3, count)
+        return requests.layers_of(preset, text)
+    return ablate_plan.spread(3, requests.architecture_of(preset).layers)
 
 
 def _look(

@@ -10,10 +10,11 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, UnknownName
 from rf_cli import console, options, presets, profile_record, profile_sections, saving, sections
 from rf_cli.progress import live
+from rf_cli.requests import architecture_of, clip_of, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.pipeline import ModelSource
-    from rainfusion_core.profile import Architecture, StepProfile, Workload
+    from rainfusion_core.profile import StepProfile, Workload
     from rainfusion_core.profiling.breakeven import BreakEven
     from rainfusion_core.render import Clip
 
@@ -129,24 +130,6 @@ def _all_presets() -> dict[str, Any]:
     return {"models": lines, "formula": FLOPS_FORMULA}
 
 
-def architecture_of(preset: presets.Preset, name: str = "transformer") -> "Architecture":
-    """A component: of the folder if the preset is one on this machine, or as the preset says."""
-    import json
-
-    from rainfusion_core.profile import Architecture
-
-    path = Path(preset.location).expanduser() / name / "config.json"
-    if not path.is_file():
-        told = getattr(preset, name)
-        if told is None:
-            raise ConfigError(f"the preset {preset.name} does not describe its {name}")
-        return Architecture(class_name=told.class_name, config=told.config)
-    found = json.loads(path.read_text("utf-8"))
-    class_name = found.get("_class_name") or found["architectures"][0]
-    config = {key: value for key, value in found.items() if not key.startswith("_")}
-    return Architecture(class_name=class_name, config=config)
-
-
 def read_sparsities(text: str) -> list[float]:
     """Sparsities in ascending order, each once."""
     try:
@@ -174,8 +157,6 @@ def _job(
     device: str,
     **given: Any,
 ) -> _Job:
-    from rf_cli.requests import clip_of, source_of, sparse_config
-
     if weights not in WEIGHTS:
         raise UnknownName("kind of weights", weights, WEIGHTS)
     base = sparse_config(preset, dense_steps=dense_steps, dense_layers=None, correction=correction)

@@ -20,17 +20,22 @@ def resolve(model: str) -> Preset:
     if folder.is_dir():
         index = folder / "model_index.json"
     elif len(folder.parts) == 2 and not model.startswith((".", "/", "~")):
-        index = _hub_index(model)
+        index = hub_file(model, "model_index.json")
     else:
         raise ModelUnavailable(f"there is no folder {model}", hint="rf models lists the presets")
     return _like_its_family(model, index, known)
 
 
-def _hub_index(repository: str) -> Path:
+def hub_file(repository: str, name: str) -> Path:
+    """A small file of a repository, from the hub's cache or the hub.
+
+    Raises:
+        ModelUnavailable: it is in neither.
+    """
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, "model_index.json"))
+        return Path(hf_hub_download(repository, name))
     except (OSError, ValueError) as error:
         raise ModelUnavailable(
             f"{repository} is neither a folder, nor in the hub's cache, nor reachable",

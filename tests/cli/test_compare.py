@@ -32,6 +32,7 @@ REFUSED = {
     ),
     "other-option": ([PROMPT, "--method-option", "strid=8"], "no option of method rainfusion2 is"),
     "same-arms": ([PROMPT, "-s", "0.5", "-s", "0.5"], "two arms are the same"),
+    "dense-layers": ([PROMPT, "--dense-layers", "6"], "dense_layers names layer 6"),
     "seeds": ([PROMPT, "--seeds", "one"], "--seeds must be whole numbers, got 'one'"),
     "repeat": ([PROMPT, "--repeat", "0"], "--repeat must be at least 1, got 0"),
     "memory": ([PROMPT, "--frames", "8000001"], "memory is too small: 0.0 GiB for the transformer"),

@@ -83,6 +83,9 @@ def test_skipped_layers_are_bright_and_steps_that_did_not_run_are_left_out():
 REFUSED = {
     "query": (["--query", "1,2"], "--query must be FRAME,ROW,COLUMN, got '1,2'"),
     "outside": (["--query", "5,0,0"], "--query must lie in the grid of 5 x 8 x 8 tokens, got 5,0,0"),
+    "layer": (["--layers", "0,99"], "--layers names a layer outside 0 to 5, got '0,99'"),
+    "layers": (["--layers", ","], "--layers must name some of the layers 0 to 5, got ','"),
+    "dense-layers": (["--dense-layers", "6"], "dense_layers names layer 6, the model has layers 0 to 5"),
     "method": (["--method", "magic"], "no method is called 'magic'"),
 }  # fmt: skip
 

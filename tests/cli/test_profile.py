@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from rf_cli import presets
 from rf_cli.app import app
-from rf_cli.commands.profile import architecture_of, read_sparsities
+from rf_cli.commands.profile import read_sparsities
 
 SMALL = ["--size", "64x64", "--frames", "5", "--layers", "1", "--device", "cpu"]
 
@@ -74,13 +74,6 @@ def test_all_lists_every_preset_without_weights_or_network(tmp_path):
     assert found[f"models.{at}.tokens"] == "75600"
     assert float(found[f"models.{at}.attention_share"]) == pytest.approx(0.68, abs=0.01)
     assert 1 < float(found[f"models.{at}.speedup"]) < 3
-
-
-def test_the_preset_of_the_embedded_model_is_its_folder():
-    preset = presets.load("shapes")
-    folder = architecture_of(preset).settings()
-    told = architecture_of(preset.model_copy(update={"model": presets.load("wan2.1").model}))
-    assert {key: folder[key] for key in told.config} == told.config
 
 
 def test_sparsities_are_sorted_and_each_once():

@@ -6,7 +6,7 @@ from rainfusion_core.profile import Arm, StepProfile
 from rainfusion_core.profiling.parts import DENSE, KERNEL, PERMUTE, REST, PartTimes
 from rainfusion_core.profiling.prediction import Render
 from rf_cli import presets, profile_record
-from rf_cli.commands.profile import architecture_of
+from rf_cli.requests import architecture_of
 
 LAYOUT = TokenLayout((LatentGrid(17, 16, 16),))
 
