@@ -127,6 +127,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no t
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also a row for every layer.")]
 
 
+def at_least_one(option: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{option} must be at least 1, got {value}")
+    return value
+
+
 def read_size(text: str) -> tuple[int, int]:
     """(width, height) in pixels."""
     match = re.fullmatch(r"(\d+)\s*[xX*×]\s*(\d+)", text.strip())

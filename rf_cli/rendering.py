@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def render_jobs(
     source: "ModelSource", jobs: Sequence[Job], config: "SparseConfig", *, fps: int, quiet: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yields the record of each job when its files are written."""
+    """Yields the record of each job when its files are written; without jobs nothing is loaded."""
+    if not jobs:
+        return
     import torch
 
     from rainfusion_core.pipeline import load

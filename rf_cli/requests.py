@@ -10,6 +10,7 @@ from rainfusion_core.errors import ConfigError
 from rf_cli import inputs, load_options, options, presets, room, tasks, vocabulary
 
 if TYPE_CHECKING:
+    from rainfusion_core.metrics import Perceptual
     from rainfusion_core.pipeline import ModelSource
     from rainfusion_core.profile import Architecture
     from rainfusion_core.render import Clip
@@ -56,8 +57,7 @@ def clip_of(
     values |= {key: value for key, value in given.items() if value is not None}
     for key in ("prompt", "negative"):
         values[key] = values[key] and vocabulary.readable(preset, values[key])
-    if values["steps"] < 1:
-        raise ConfigError(f"--steps must be at least 1, got {values['steps']}")
+    options.at_least_one("--steps", values["steps"])
     if values["guidance"] < 0:
         raise ConfigError(f"--guidance must be at least 0, got {values['guidance']:g}")
     if not 0 <= seed < 2**63:
@@ -159,6 +159,15 @@ def check(
             plan(config, steps=clip.steps, layers=architecture_of(preset).layers)
     check_source(source)
     room.check(preset, source, clip)
+
+
+def network_if(wanted: bool) -> "Perceptual | None":
+    """The network of LPIPS, or a clear line about what it needs, before anything is rendered."""
+    if not wanted:
+        return None
+    from rainfusion_core.metrics import lpips_network
+
+    return lpips_network()
 
 
 def settings_of(

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.errors import ConfigError
 from rf_cli import ablate_plan, ablate_run, compare_folder, console, options, presets, requests
 from rf_cli import arms as arms_of_options
-from rf_cli.commands.compare import command_line, network_if
+from rf_cli.command_line import command_line
 from rf_cli.progress import live
-from rf_cli.requests import clip_of, source_of, sparse_config
+from rf_cli.requests import clip_of, network_if, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.pipeline import ModelSource
@@ -108,8 +107,8 @@ def _scale(
     from dataclasses import replace
 
     scale = ablate_plan.QUICK if quick else ablate_plan.FULL
-    if clips is not None and clips < 1:
-        raise ConfigError(f"--clips must be at least 1, got {clips}")
+    if clips is not None:
+        options.at_least_one("--clips", clips)
     given: dict[str, Any] = {"prompts": clips, "steps": steps}
     given["seeds"] = tuple(arms_of_options.read_seeds(seeds)) if seeds else None
     return replace(scale, **{key: value for key, value in given.items() if value is not None})

@@ -1,6 +1,5 @@
 """`rf compare`: the same clips dense and sparse, side by side, with times and honest metrics."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,8 @@ import typer
 from rainfusion_core.errors import ConfigError
 from rf_cli import arms as arms_of_options
 from rf_cli import compare_folder, compare_run, console, load_options, options, presets, tasks
-from rf_cli.requests import check, clip_of, source_of, sparse_config
+from rf_cli.command_line import command_line
+from rf_cli.requests import check, clip_of, network_if, source_of, sparse_config
 
 if TYPE_CHECKING:
     from rainfusion_core.compare import Arm
@@ -39,7 +39,6 @@ Videos = Annotated[
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for all files.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier comparison.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Keep what is finished, do the rest.")]
-UNSAID = {"overwrite", "resume", "json", "quiet"}  # not part of what a command renders
 
 
 def compare(
@@ -110,8 +109,8 @@ def compare(
         arms = arms_of_options.arms_of(
             base, sparsities=sparsity or [], methods=method or [], variants=variant or []
         )
-        fps = _at_least_one("--fps", preset.video.fps if fps is None else fps)
-        _at_least_one("--repeat", repeat)
+        fps = options.at_least_one("--fps", preset.video.fps if fps is None else fps)
+        options.at_least_one("--repeat", repeat)
         source = source_of(
             preset, dtype=dtype, device=device, size=(clips[0].width, clips[0].height),
             task=task, given=context.params,
@@ -145,20 +144,6 @@ def _prompts(prompt: str | None, file: Path | None, videos: Any) -> list[str]:
     if file is not None:
         return arms_of_options.read_prompts(file)
     return [] if prompt is None else [prompt]
-
-
-def _at_least_one(option: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{option} must be at least 1, got {value}")
-    return value
-
-
-def network_if(wanted: bool) -> "Perceptual | None":
-    if not wanted:
-        return None
-    from rainfusion_core.metrics import lpips_network
-
-    return lpips_network()
 
 
 def _floor(source: "ModelSource", dense: "Arm") -> list["Arm"]:
@@ -213,23 +198,3 @@ def _render(
         "video": {key: shared[key] for key in ("width", "height", "frames")} | {"fps": fps},
         **found,
     }
-
-
-def command_line(context: typer.Context) -> str:
-    """The command as it was given, without what only decides about files and screens."""
-    words = ["rf", context.info_name or "compare"]
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name in UNSAID or source is None or source.name != "COMMANDLINE":
-            continue
-        value = context.params[name]
-        option = next((text for text in parameter.opts if text.startswith("--")), None)
-        if isinstance(value, bool):
-            words += [option or ""]
-        elif isinstance(value, list):
-            words += [word for each in value for word in (option or "", str(each))]
-        else:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [*([option] if option else []), *map(str, values)]
-    return shlex.join(words)

@@ -1,7 +1,7 @@
 """`rf generate`: render what prompts say, write it with its records, and say what it cost."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -9,6 +9,10 @@ from rainfusion_core.errors import ConfigError
 from rf_cli import arms, batch, console, media, options, presets, tables, tasks
 from rf_cli.rendering import render_jobs
 from rf_cli.requests import check, clip_of, settings_of, source_of, sparse_config
+
+if TYPE_CHECKING:
+    from rainfusion_core.config import SparseConfig
+    from rainfusion_core.pipeline import ModelSource
 
 
 def generate(
@@ -69,9 +73,7 @@ def generate(
                 guidance=guidance, negative=negative, seed=number)
         for text in texts for number in numbers
     ]  # fmt: skip
-    fps = preset.video.fps if fps is None else fps
-    if fps < 1:
-        raise ConfigError(f"--fps must be at least 1, got {fps}")
+    fps = options.at_least_one("--fps", preset.video.fps if fps is None else fps)
     many = prompts is not None or seeds is not None or "{" in str(output)
     paths = _outputs(output, clips, task, many=many, seeds=len(numbers), prompts=prompts)
     media.check_suffix(paths[0], task.suffix)
@@ -87,18 +89,8 @@ def generate(
         for clip, path in zip(clips, paths, strict=True)
     ]
     todo = batch.left_to_do(jobs, overwrite=overwrite, resume=resume)
-    records = []
-    try:
-        for record in (
-            render_jobs(source, todo, config, fps=fps, quiet=quiet or json) if todo else []
-        ):
-            records.append(record)
-            if many and not (quiet or json):
-                console.note(f"{len(records)}/{len(todo)} wrote {record['video']}")
-    except KeyboardInterrupt:
-        if records:
-            console.note(f"{len(records)} finished renders stay; --resume goes on from there")
-        raise
+    silent = quiet or json
+    records = _render(source, todo, config, fps=fps, quiet=silent, each=many and not silent)
     finished = [str(job.output) for job in jobs if job not in todo]
     if json:
         console.out.print_json(
@@ -135,6 +127,29 @@ def _outputs(
         folder = Path(f"rf-{'-'.join(arms.slug(stem).split('-')[:6])}")
         return batch.outputs(output or folder, clips, task.suffix, seeds=seeds)
     return [output or media.default_output(clips[0].prompt, clips[0].seed, task.suffix)]
+
+
+def _render(
+    source: "ModelSource",
+    jobs: list[batch.Job],
+    config: "SparseConfig",
+    *,
+    fps: int,
+    quiet: bool,
+    each: bool,
+) -> list[dict[str, Any]]:
+    """The records of all jobs, `each` noted when it is written."""
+    records: list[dict[str, Any]] = []
+    try:
+        for record in render_jobs(source, jobs, config, fps=fps, quiet=quiet):
+            records.append(record)
+            if each:
+                console.note(f"{len(records)}/{len(jobs)} wrote {record['video']}")
+    except KeyboardInterrupt:
+        if records:
+            console.note(f"{len(records)} finished renders stay; --resume goes on from there")
+        raise
+    return records
 
 
 def _show(records: list[dict[str, Any]], finished: list[str], *, verbose: bool) -> None:

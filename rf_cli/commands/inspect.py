@@ -8,7 +8,7 @@ import typer
 
 from rainfusion_core.errors import ConfigError
 from rf_cli import ablate_plan, compare_folder, console, media, options, presets, requests
-from rf_cli.commands.compare import command_line
+from rf_cli.command_line import command_line
 from rf_cli.compare_record import layers_and_steps
 from rf_cli.progress import live
 from rf_cli.requests import clip_of, source_of, sparse_config
