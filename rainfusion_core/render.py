@@ -46,12 +46,28 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """`samples`: (samples, channels) float32 in [-1, 1]; `rate`: samples a second."""
+
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
 class Rendered:
-    """`frames`: (frames, height, width, 3) float32 in [0, 1]; `latents`: what the decoder was given."""
+    """`frames`: (frames, height, width, 3) float32 in [0, 1]; `latents`: what the decoder was given.
+
+    `sound` is None where the model makes none.
+    """
 
     frames: np.ndarray
     report: RenderReport
     latents: np.ndarray | None = None
+    sound: Sound | None = None
 
 
 @dataclass
@@ -106,7 +122,7 @@ def render(
         handle.verify()
         begin = time.perf_counter()
         with _stages(pipeline, clock, handle.session, clip.steps, notify):
-            frames = _run(pipeline, clip)
+            frames, sound = _run(pipeline, clip)
         synchronize(device)
         total = time.perf_counter() - begin - handle.session.speed_seconds
         sparsity = handle.report()
@@ -118,18 +134,26 @@ def render(
         total=total,
     )
     report = RenderReport(times, sparsity, peak_memory_bytes(device), interference.share())
-    return Rendered(frames, report, _array(clock.given.get("decode")))
+    return Rendered(frames, report, _array(clock.given.get("decode")), sound)
 
 
 def _array(latents: torch.Tensor | None) -> np.ndarray | None:
     return None if latents is None else latents.detach().float().cpu().numpy()
 
 
-def _run(pipeline: Any, clip: Clip) -> np.ndarray:
-    """(frames, height, width, 3) float32; an image is one frame."""
+def _run(pipeline: Any, clip: Clip) -> tuple[np.ndarray, Sound | None]:
+    """(frames, height, width, 3) float32, an image is one frame; and the sound beside them."""
     output = pipeline(**call_arguments(pipeline, clip), output_type="np")
     frames = output.frames[0] if hasattr(output, "frames") else output.images[:1]
-    return np.asarray(frames, dtype=np.float32)
+    return np.asarray(frames, dtype=np.float32), _sound(pipeline, output)
+
+
+def _sound(pipeline: Any, output: Any) -> Sound | None:
+    """Of LTX-2: the output holds (batch, channels, samples), its vocoder knows how fast they are."""
+    if (audio := getattr(output, "audio", None)) is None:
+        return None
+    samples = audio[0].detach().float().cpu().numpy().T
+    return Sound(samples, int(pipeline.vocoder.config.output_sampling_rate))
 
 
 def call_arguments(pipeline: Any, clip: Clip) -> dict[str, Any]:

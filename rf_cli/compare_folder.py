@@ -92,7 +92,7 @@ class CompareFolder:
     def load(self, run: "Run") -> "Rendered | None":
         import numpy as np
 
-        from rainfusion_core.render import Rendered
+        from rainfusion_core.render import Rendered, Sound
 
         path = self._report(run)
         if not path.is_file() or not self.arrays(run).is_file():
@@ -103,7 +103,8 @@ class CompareFolder:
             return None
         with np.load(self.arrays(run)) as arrays:
             frames, latents = arrays["frames"], arrays.get("latents")
-        rendered = Rendered(frames, read_report(stored["report"]), latents)
+            sound = Sound(arrays["sound"], int(arrays["rate"])) if "sound" in arrays else None
+        rendered = Rendered(frames, read_report(stored["report"]), latents, sound)
         if run.repeat == 0 and (stored.get("fps") != self.fps or not self.video(run).is_file()):
             self._write_video(run, rendered)
         self.reused.append(self._label(run))
@@ -111,9 +112,13 @@ class CompareFolder:
 
     def save(self, run: "Run", rendered: "Rendered") -> None:
         """Write the frames, the video and last the report: a run without report is not finished."""
+        import numpy as np
+
         if run.repeat == 0:
-            latents = {} if rendered.latents is None else {"latents": rendered.latents}
-            media.write_arrays(self.arrays(run), frames=rendered.frames, **latents)
+            more = {} if rendered.latents is None else {"latents": rendered.latents}
+            if (sound := rendered.sound) is not None:
+                more |= {"sound": sound.samples, "rate": np.array(sound.rate)}
+            media.write_arrays(self.arrays(run), frames=rendered.frames, **more)
             self._write_video(run, rendered)
         content = {"key": self._key(run), "fps": self.fps, "report": asdict(rendered.report)}
         media.write_json(self._report(run), content)
@@ -121,7 +126,9 @@ class CompareFolder:
 
     def _write_video(self, run: "Run", rendered: "Rendered") -> None:
         settings = {**self._facts, **run.clip.settings(), **vars(run.arm.config)}
-        media.write_video(self.video(run), rendered.frames, fps=self.fps, settings=settings)
+        media.write_video(
+            self.video(run), rendered.frames, fps=self.fps, settings=settings, sound=rendered.sound
+        )
 
     def _report(self, run: "Run") -> Path:
         stem = self.name(run.clip_index, run.arm.name)

@@ -4,12 +4,18 @@ import glob
 import json
 import os
 import re
+import wave
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.errors import OutputError
+
+if TYPE_CHECKING:
+    from rainfusion_core.render import Sound
+
+WAVE = ".wav"
 
 
 def check_suffix(path: Path, suffix: str) -> None:
@@ -67,18 +73,32 @@ def _beside(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_video(path: Path, frames: Any, *, fps: int, settings: Mapping[str, Any]) -> None:
-    """Write H.264 at exactly the frames' size.
+def write_video(
+    path: Path,
+    frames: Any,
+    *,
+    fps: int,
+    settings: Mapping[str, Any],
+    sound: "Sound | None" = None,
+) -> None:
+    """Write H.264 at exactly the frames' size, with AAC beside it where there is sound.
 
     Args:
         frames: (frames, height, width, 3) float in [0, 1] or uint8, even height and width.
         settings: written into the file's comment as JSON.
     """
     with _beside(path) as partial:
-        _encode(partial, _pixels(frames), fps=fps, settings=settings)
+        _encode(partial, _pixels(frames), fps=fps, settings=settings, sound=sound)
 
 
-def write_render(path: Path, frames: Any, record: Mapping[str, Any], *, fps: int) -> None:
+def write_render(
+    path: Path,
+    frames: Any,
+    record: Mapping[str, Any],
+    *,
+    fps: int,
+    sound: "Sound | None" = None,
+) -> None:
     """Write what was rendered, MP4 or PNG by its name, with its record beside it.
 
     Where both are there, both are whole, even if the process was killed: the record gets its name
@@ -89,7 +109,7 @@ def write_render(path: Path, frames: Any, record: Mapping[str, Any], *, fps: int
         if path.suffix.lower() == ".png":
             _save_png(partial, _pixels(frames)[0], settings)
         else:
-            _encode(partial, _pixels(frames), fps=fps, settings=settings)
+            _encode(partial, _pixels(frames), fps=fps, settings=settings, sound=sound)
         path.unlink(missing_ok=True)
         write_json(record_path(path), record)
 
@@ -111,7 +131,34 @@ def _save_png(path: Path, pixels: Any, settings: Mapping[str, Any]) -> None:
     Image.fromarray(pixels).save(path, pnginfo=facts)
 
 
-def _encode(path: Path, pixels: Any, *, fps: int, settings: Mapping[str, Any]) -> None:
+def _encode(
+    path: Path, pixels: Any, *, fps: int, settings: Mapping[str, Any], sound: "Sound | None"
+) -> None:
+    if sound is None:
+        _encode_with(path, pixels, fps=fps, settings=settings, audio=None)
+        return
+    audio = path.with_suffix(WAVE)  # ffmpeg reads the pixels from its input, the sound from a file
+    try:
+        _write_wave(audio, sound)
+        _encode_with(path, pixels, fps=fps, settings=settings, audio=audio)
+    finally:
+        audio.unlink(missing_ok=True)
+
+
+def _write_wave(path: Path, sound: "Sound") -> None:
+    import numpy as np
+
+    samples = np.rint(sound.samples.clip(-1, 1) * 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(sound.rate)
+        file.writeframes(samples.tobytes())
+
+
+def _encode_with(
+    path: Path, pixels: Any, *, fps: int, settings: Mapping[str, Any], audio: Path | None
+) -> None:
     import imageio_ffmpeg
     import numpy as np
 
@@ -122,6 +169,8 @@ def _encode(path: Path, pixels: Any, *, fps: int, settings: Mapping[str, Any]) -
         fps=fps,
         codec="libx264",
         macro_block_size=1,
+        audio_path=audio and str(audio),
+        audio_codec="aac",
         output_params=[
             "-crf", "15", "-preset", "medium", "-movflags", "+faststart+use_metadata_tags",
             "-metadata", f"comment={json.dumps(settings, ensure_ascii=False)}",
@@ -139,7 +188,7 @@ def _encode(path: Path, pixels: Any, *, fps: int, settings: Mapping[str, Any]) -
 
 def remove_partials(path: Path) -> None:
     """Remove what a killed process left beside `path`."""
-    for target in (path, record_path(path)):
+    for target in (path, record_path(path), path.with_suffix(WAVE)):
         for partial in target.parent.glob(f".{glob.escape(target.stem)}.*.partial{target.suffix}"):
             partial.unlink(missing_ok=True)
 

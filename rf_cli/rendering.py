@@ -42,7 +42,11 @@ def render_jobs(
                 dict(job.settings), rendered.report, video=job.output, load_s=load_s,
                 device=source.device,
             )  # fmt: skip
-            media.write_render(job.output, rendered.frames, written, fps=fps)
+            sound = rendered.sound
+            written["sound"] = sound and {
+                "rate": sound.rate, "channels": sound.samples.shape[1], "seconds": sound.seconds,
+            }  # fmt: skip
+            media.write_render(job.output, rendered.frames, written, fps=fps, sound=sound)
             yield written
 
 

@@ -49,9 +49,9 @@ def ltx2_transformer(**changes):
 
 
 def ltx2():
-    """Without text encoder and vocoder: for given `prompt_embeds`, and latents are what comes out."""
+    """For given `prompt_embeds` or, slower, for prompts; a frame of sound is 4 samples."""
     from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2Pipeline
-    from diffusers.pipelines.ltx2 import LTX2TextConnectors
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 
     torch.manual_seed(0)
     connectors = LTX2TextConnectors(
@@ -69,10 +69,14 @@ def ltx2():
         decoder_spatio_temporal_scaling=(True,), decoder_inject_noise=(False, False),
         downsample_type=("spatial",), upsample_residual=(False,), upsample_factor=(1,),
     )  # fmt: skip
+    vocoder = LTX2Vocoder(
+        in_channels=16, hidden_channels=8, upsample_kernel_sizes=[4, 4], upsample_factors=[2, 2],
+        resnet_kernel_sizes=[3], resnet_dilations=[[1]],
+    )  # fmt: skip
     return quiet(
         LTX2Pipeline(
-            scheduler=scheduler(), vae=vae.eval(), audio_vae=audio_vae.eval(), text_encoder=None, tokenizer=None,
-            connectors=connectors.eval(), vocoder=None,
+            scheduler=scheduler(), vae=vae.eval(), audio_vae=audio_vae.eval(), text_encoder=t5(),
+            tokenizer=pipelines.tokenizer(), connectors=connectors.eval(), vocoder=vocoder.eval(),
             transformer=ltx2_transformer(),
         )
     )  # fmt: skip

@@ -172,4 +172,5 @@ def _show_one(record: dict[str, Any], *, verbose: bool) -> None:
         console.out.print(speedup)
     if verbose:
         console.out.print(tables.layers(record))
-    console.out.print(f"wrote {record['video']}", highlight=False, soft_wrap=True)
+    sound = " with sound" if record["sound"] else ""
+    console.out.print(f"wrote {record['video']}{sound}", highlight=False, soft_wrap=True)

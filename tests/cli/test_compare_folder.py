@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from rainfusion_core.compare import Run
 from rainfusion_core.errors import OutputError
+from rainfusion_core.render import Sound
 from rf_cli.compare_folder import CompareFolder, fingerprint, prepare
 from tests.cli import comparisons
 
@@ -29,6 +31,16 @@ def test_a_stored_run_comes_back_exactly(folder, tmp_path):
     assert np.array_equal(loaded.frames, saved.frames) and loaded.frames.dtype == np.float32
     assert np.array_equal(loaded.latents, saved.latents)
     assert loaded.report == saved.report
+
+
+def test_the_sound_of_a_run_comes_back_exactly_and_is_in_its_video(folder, tmp_path):
+    samples = np.random.default_rng(0).uniform(-1, 1, (3000, 2)).astype(np.float32)
+    folder.save(RUN, replace(comparisons.rendered(), sound=Sound(samples, 8000)))
+    folder.video(RUN).unlink()
+    sound = opened(tmp_path).load(RUN).sound
+    assert np.array_equal(sound.samples, samples) and sound.rate == 8000
+    facts = next(imageio_ffmpeg.read_frames(str(folder.video(RUN))))
+    assert facts["audio_codec"] == "aac"
 
 
 def test_a_run_is_reused_only_with_the_same_settings_and_versions(folder, tmp_path):

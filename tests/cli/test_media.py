@@ -1,10 +1,12 @@
 import json
+import subprocess
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from rainfusion_core.errors import OutputError
+from rainfusion_core.render import Sound
 from rf_cli import media
 
 
@@ -39,6 +41,48 @@ def test_settings_are_in_the_file(tmp_path):
     path = tmp_path / "clip.mp4"
     media.write_video(path, clip(), fps=8, settings={"prompt": 'a "red" circle; é', "seed": 3})
     assert b'a \\"red\\" circle' in path.read_bytes()
+
+
+def tones(rate=24_000, seconds=1.0, hertz=(440, 1200)):
+    """A tone a channel."""
+    time = np.arange(int(rate * seconds)) / rate
+    waves = [np.sin(2 * np.pi * frequency * time) for frequency in hertz]
+    return Sound(0.5 * np.stack(waves, axis=1).astype(np.float32), rate)
+
+
+def heard(path, *, rate, channels):
+    """(samples, channels) in [-1, 1] of the file's sound."""
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
+    output = ["-f", "s16le", "-ar", str(rate), "-ac", str(channels), "-"]
+    done = subprocess.run([*ffmpeg, *output], capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.int16).reshape(-1, channels) / 32768
+
+
+def test_sound_is_heard_beside_the_frames(tmp_path):
+    path, sound = tmp_path / "clip.mp4", tones()
+    media.write_video(path, clip(frames=8), fps=8, settings={}, sound=sound)
+    facts, frames = read(path)
+    assert len(frames) == 8 and facts["audio_codec"] == "aac"
+    assert list(tmp_path.iterdir()) == [path]
+    samples = heard(path, rate=24_000, channels=2)
+    assert abs(len(samples) - 24_000) < 3000  # the codec works in frames of 1024
+    middle = samples[4000:20_000]
+    loudest = abs(np.fft.rfft(middle, axis=0)).argmax(axis=0) * 24_000 / len(middle)
+    np.testing.assert_allclose(loudest, (440, 1200), atol=2)
+    np.testing.assert_allclose(middle.std(axis=0), 0.5 / 2**0.5, atol=0.02)
+
+
+def test_without_sound_the_video_is_silent(tmp_path):
+    path = tmp_path / "clip.mp4"
+    media.write_render(path, clip(), {"settings": {}}, fps=8)
+    assert "audio_codec" not in read(path)[0]
+
+
+def test_what_a_killed_process_left_is_removed_with_its_sound(tmp_path):
+    for suffix in ("mp4", "json", "wav"):
+        (tmp_path / f".clip.77.partial.{suffix}").touch()
+    media.remove_partials(tmp_path / "clip.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

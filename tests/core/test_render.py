@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from rainfusion_core import SparseConfig
+from rainfusion_core import SparseConfig, install
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.render import Clip, call_arguments, render
-from tests import image_pipelines, pipelines
+from tests import image_pipelines, ltx_pipelines, pipelines
 
 SPARSE = SparseConfig(sparsity=0.8, block_size=16, dense_steps=1, kernel="torch-blocks")
 CLIP = Clip(
@@ -142,3 +142,21 @@ def test_pictures_reach_the_pipeline_and_the_size_is_kept():
     assert arguments["image"] == "picture" and arguments["max_area"] == 60 * 76
     settings = clip.settings()
     assert settings["given"] == {"image": "a.png"} and "inputs" not in settings
+
+
+def test_the_sound_of_a_model_is_kept_with_its_rate_and_others_make_none(pipeline):
+    made = ltx_pipelines.ltx2()
+    extra = {"max_sequence_length": 16, "use_cross_timestep": False, "stg_scale": 0.0}
+    clip = Clip(
+        prompt="a red circle", width=96, height=32, frames=9, steps=2, guidance=3.0, seed=0,
+        extra=extra,
+    )  # fmt: skip
+    sound = render(made, clip, SPARSE).sound
+    assert sound.rate == made.vocoder.config.output_sampling_rate
+    assert sound.samples.shape[1] == 2 and sound.samples.dtype == np.float32
+    assert sound.samples.std() > 0 and abs(sound.samples).max() <= 1
+    arguments = call_arguments(made, clip)
+    with install(made, SPARSE):
+        audio = made(**arguments, output_type="np").audio
+    np.testing.assert_array_equal(sound.samples, audio[0].T.numpy())
+    assert render(pipeline, CLIP, SPARSE).sound is None
