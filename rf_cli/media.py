@@ -171,6 +171,7 @@ def _encode_with(
         macro_block_size=1,
         audio_path=audio and str(audio),
         audio_codec="aac",
+        ffmpeg_log_level="error",  # it says that it guessed the channels of the sound
         output_params=[
             "-crf", "15", "-preset", "medium", "-movflags", "+faststart+use_metadata_tags",
             "-metadata", f"comment={json.dumps(settings, ensure_ascii=False)}",

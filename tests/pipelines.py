@@ -13,14 +13,14 @@ def tokenizer():
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
 
 
-def text_encoder():
+def text_encoder(**changes):
     from transformers import UMT5Config, UMT5EncoderModel
 
-    config = UMT5Config(
+    settings = dict(
         vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4,
         is_encoder_decoder=False, use_cache=False, decoder_start_token_id=0,
     )  # fmt: skip
-    return UMT5EncoderModel(config).eval()
+    return UMT5EncoderModel(UMT5Config(**settings | changes)).eval()
 
 
 def wan_transformer(layers: int = 3, **changes):

@@ -58,9 +58,10 @@ def heard(path, *, rate, channels):
     return np.frombuffer(done.stdout, np.int16).reshape(-1, channels) / 32768
 
 
-def test_sound_is_heard_beside_the_frames(tmp_path):
+def test_sound_is_heard_beside_the_frames(tmp_path, capfd):
     path, sound = tmp_path / "clip.mp4", tones()
     media.write_video(path, clip(frames=8), fps=8, settings={}, sound=sound)
+    assert capfd.readouterr() == ("", "")
     facts, frames = read(path)
     assert len(frames) == 8 and facts["audio_codec"] == "aac"
     assert list(tmp_path.iterdir()) == [path]

@@ -6,12 +6,15 @@ import torch
 from rainfusion_core import install, pipeline
 from rainfusion_core.errors import ConfigError, KernelUnavailable
 from rainfusion_core.loading import quantization
-from rainfusion_core.loading.options import LoadOptions
+from rainfusion_core.loading.options import LoadOptions, prepare
 from rainfusion_core.pipeline import ModelSource
-from tests import image_pipelines
+from tests import image_pipelines, pipelines
 from tests.core import loaded
 
 needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 needs_gguf = pytest.mark.skipif(find_spec("gguf") is None, reason="gguf is not installed")
 pytestmark = pytest.mark.filterwarnings("default")  # those packages warn of themselves
 
@@ -33,6 +36,60 @@ def test_quantised_weights_stay_near_and_all_calls_are_sparse(family, quantize, 
     outcome = loaded.rendered(made)
     assert 0 < loaded.distance(outcome, loaded.plain(family)) < tolerance
     assert len(outcome.report.sparse_rows) == len(loaded.plain(family).report.rows)
+
+
+def wide_wan():
+    """For bitsandbytes' kernel on the CPU: rows of 64 weights, a multiple of 32 of them."""
+    made = pipelines.wan()
+    torch.manual_seed(0)
+    made.register_modules(
+        transformer=pipelines.wan_transformer(num_attention_heads=4, text_dim=64, freq_dim=64),
+        text_encoder=pipelines.text_encoder(d_model=64),
+    )
+    return made
+
+
+def wide_cogvideox():
+    channels = dict(in_channels=8, out_channels=8)  # more than the decoder's, which is not asked
+    made = pipelines.cogvideox(
+        num_attention_heads=4, text_embed_dim=64, time_embed_dim=64, **channels
+    )
+    made.register_modules(text_encoder=type(made.text_encoder)(_wider(made.text_encoder.config)))
+    return made
+
+
+def _wider(config):
+    return type(config)(**{**config.to_dict(), "d_model": 64})
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("make", [wide_wan, wide_cogvideox])
+def test_nf4_weights_take_4_bits_and_all_calls_are_sparse(make, tmp_path, monkeypatch):
+    """bitsandbytes computes on the CPU too, but diffusers refuses to quantise where no GPU is.
+
+    That refusal is lifted here and nothing else; our own, which is made before `load`, stays.
+    """
+    from diffusers.quantizers.bitsandbytes.bnb_quantizer import BnB4BitDiffusersQuantizer
+
+    if not torch.cuda.is_available():
+        cpu = {"": "cpu"}
+        monkeypatch.setattr(BnB4BitDiffusersQuantizer, "validate_environment", lambda *a, **k: None)
+        monkeypatch.setattr(
+            BnB4BitDiffusersQuantizer, "update_device_map", lambda self, d: d or cpu
+        )
+    plain = make()
+    plain.save_pretrained(tmp_path)
+    source = ModelSource(location=str(tmp_path), options=LoadOptions(quantize="nf4"))
+    given = quantization.arguments("nf4", pipeline.classes_of(source), str(tmp_path), torch.float32)
+    made = type(plain).from_pretrained(str(tmp_path), dtype=torch.float32, **given)
+    made.set_progress_bar_config(disable=True)
+    prepare(made, source.options, "cpu")
+    layer = next(x for n, x in made.transformer.named_modules() if n.endswith("attn1.to_q"))
+    assert layer.weight.quant_type == "nf4" and layer.weight.dtype == torch.uint8
+    assert layer.weight.numel() == layer.in_features * layer.out_features // 2
+    outcome, exact = loaded.rendered(made), loaded.rendered(plain)
+    assert 0 < loaded.distance(outcome, exact) < 0.5
+    assert len(outcome.report.sparse_rows) == len(exact.report.rows) > 0
 
 
 @needs_gguf
