@@ -22,8 +22,8 @@ from rainfusion_core.kernels import reference
 from rainfusion_core.pipeline import load
 from rainfusion_core.study.capture import capture
 from rf_cli import presets
-from rf_cli.commands.generate import clip_of, source_of
 from rf_cli.record import environment
+from rf_cli.requests import clip_of, source_of
 
 PROMPTS = (
     "a large red circle moving right over a blue background",
