@@ -4,6 +4,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from rf_cli.profile_sections import arm_name
+
 WIDTH, BAR, GAP, LEFT, RIGHT, TOP = 1100, 44, 22, 150, 140, 70
 COLOURS = {
     "attention: dense": "#c44e52",
@@ -38,8 +40,7 @@ def chart(record: Mapping[str, Any]) -> bytes:
     scale = (WIDTH - LEFT - RIGHT) / max(arm["sum_of_parts_s"] for arm in arms)
     for number, arm in enumerate(arms):
         top = TOP + number * (BAR + GAP)
-        label = f"sparse {arm['sparsity']:g}" if arm["sparsity"] else "dense"
-        draw.text((20, top + 12), label, fill="black", font=small)
+        draw.text((20, top + 12), arm_name(arm), fill="black", font=small)
         left = float(LEFT)
         for part in parts:
             right = left + scale * arm["parts_s"].get(part, 0.0)

@@ -25,11 +25,18 @@ if TYPE_CHECKING:
 TARGETS = (1.5, 2.0)
 
 
-def arms(profile: "StepProfile") -> list[dict[str, Any]]:
-    """One entry an arm: seconds of a forward pass, as measured and for all layers."""
+def arms(profile: "StepProfile", configs: Sequence[SparseConfig]) -> list[dict[str, Any]]:
+    """One entry an arm: seconds of a forward pass, as measured and for all layers.
+
+    Args:
+        configs: of the sparse arms; the dense one has no method and no order.
+    """
     return [
         {
             "sparsity": arm.sparsity,
+            "method": config.method if config else None,
+            "order": config.order if config else None,
+            "options": dict(config.options) if config else {},
             "kernel": arm.kernel,
             "density": arm.density,
             "seconds": arm.seconds,
@@ -38,7 +45,7 @@ def arms(profile: "StepProfile") -> list[dict[str, Any]]:
             "sum_of_parts_s": arm.parts.total,
             "estimate_all_layers_s": sum(profile.whole(arm).values()),
         }
-        for arm in profile.arms
+        for arm, config in zip(profile.arms, [None, *configs], strict=True)
     ]
 
 

@@ -159,7 +159,7 @@ def _record(
         },
         "environment": environment(job.source.device),
         "note": profile_sections.RANDOM_WEIGHTS if job.weights == "random" else None,
-        "arms": profile_record.arms(found),
+        "arms": profile_record.arms(found, job.configs),
         "predictions": profile_record.predictions(found, job.configs, clip.steps, job.passes),
         "formula": FORMULA,
         "sparsity_needed": profile_record.needed(

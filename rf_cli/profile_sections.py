@@ -37,14 +37,19 @@ def breakdown(record: Mapping[str, Any]) -> Section:
         f"{work['tokens']} tokens, ms of a forward pass",
         [
             "part",
-            *("dense" if not arm["sparsity"] else f"sparse {arm['sparsity']:g}" for arm in arms),
+            *map(arm_name, arms),
         ],
         rows,
-        _breakdown_note(work, len(arms[0]["seconds_of_all"])),
+        _breakdown_note(work, arms),
     )
 
 
-def _breakdown_note(work: Mapping[str, Any], repeats: int) -> str:
+def arm_name(arm: Mapping[str, Any]) -> str:
+    return f"{arm['method']} {arm['sparsity']:g}" if arm["sparsity"] else "dense"
+
+
+def _breakdown_note(work: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
+    repeats, sparse = len(arms[0]["seconds_of_all"]), arms[-1]
     alike = (
         " The layers are alike, so theirs are multiplied."
         if work["layers_run"] < work["layers"]
@@ -56,6 +61,9 @@ def _breakdown_note(work: Mapping[str, Any], repeats: int) -> str:
         '"rest": rotary embedding, modulation and residuals, what is left of a module without its '
         "submodules.",
     ]
+    settings = {"order": sparse["order"], **sparse["options"]}
+    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    lines.append(f"{sparse['method']}: {told}.")
     if work["cut"]:
         lines.append(f"Cut: {work['cut']}.")
     if work["weights"] == "random":

@@ -1,11 +1,13 @@
 """`rf profile`: where the time of a model goes on this machine, and what sparsity will bring."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, UnknownName
 from rf_cli import (
     console,
@@ -17,7 +19,6 @@ from rf_cli import (
     saving,
     sections,
 )
-from rf_cli.profile_run import Job
 from rf_cli.requests import architecture_of, clip_of, source_of, sparse_config
 
 PROMPT = "a large red circle moving right over a blue background"
@@ -46,6 +47,9 @@ def profile(
     size: options.Size = None,
     frames: options.Frames = None,
     sparsity: Sparsities = "0.5,0.8,0.9",
+    method: options.Method = None,
+    method_option: options.MethodOption = None,
+    order: options.Order = None,
     weights: Weights = "random",
     layers: Layers = None,
     steps: options.Steps = None,
@@ -69,15 +73,22 @@ def profile(
     if all:
         if chart is not None:
             raise ConfigError("--chart draws one model, --all has no parts to draw")
-        record = _all_presets()
-    else:
-        job = _job(
-            presets.resolve(model), size=size, frames=frames, sparsity=sparsity, weights=weights,
-            layers=layers, steps=steps, guidance=guidance, dense_steps=dense_steps,
-            correction=correction, dtype=dtype, device=device,
-        )  # fmt: skip
-        record = profile_run.run(job, stages=stages, measure=measure)
-    _put_out(record, format, save, chart)
+        _put_out(_all_presets(), format, save, chart)
+        return
+    if weights not in WEIGHTS:
+        raise UnknownName("kind of weights", weights, WEIGHTS)
+    preset = presets.resolve(model)
+    base = sparse_config(
+        preset, method=method, method_option=method_option, order=order, dense_steps=dense_steps,
+        dense_layers=None, correction=correction,
+    )  # fmt: skip
+    clip = clip_of(
+        preset, PROMPT, size=size, frames=frames, steps=steps, guidance=guidance, negative=None, seed=0
+    )  # fmt: skip
+    configs = _configs(base, read_sparsities(sparsity))
+    source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
+    job = profile_run.Job(preset, clip, source, configs, weights, layers)
+    _put_out(profile_run.run(job, stages=stages, measure=measure), format, save, chart)
 
 
 def _check_outputs(form: str, save: Path | None, chart: Path | None) -> None:
@@ -130,22 +141,11 @@ def read_sparsities(text: str) -> list[float]:
     return values
 
 
-def _job(
-    preset: presets.Preset,
-    *,
-    sparsity: str,
-    weights: str,
-    layers: int | None,
-    dense_steps: str | None,
-    correction: str | None,
-    dtype: str,
-    device: str,
-    **given: Any,
-) -> Job:
-    if weights not in WEIGHTS:
-        raise UnknownName("kind of weights", weights, WEIGHTS)
-    base = sparse_config(preset, dense_steps=dense_steps, dense_layers=None, correction=correction)
-    configs = [replace(base, sparsity=each) for each in read_sparsities(sparsity)]
-    clip = clip_of(preset, PROMPT, negative=None, seed=0, **given)
-    source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
-    return Job(preset, clip, source, configs, weights, layers)
+def _configs(base: SparseConfig, sparsities: Iterable[float]) -> list[SparseConfig]:
+    """A config a sparsity, in which nothing is left to the method, so that the record can tell it."""
+    from rainfusion_core.installation import check_names
+    from rainfusion_core.selectors import SELECTORS
+
+    check_names(base)
+    complete = SELECTORS[base.method].complete(base)
+    return [replace(complete, sparsity=each) for each in sparsities]

@@ -39,6 +39,33 @@ def test_the_record_says_what_was_measured(profiled):
         assert sum(arm["parts_s"].values()) == pytest.approx(arm["sum_of_parts_s"])
 
 
+def test_the_record_and_the_columns_name_the_method_of_the_sparse_arms(profiled):
+    result, record, _ = profiled
+    named = [(arm["method"], arm["order"]) for arm in record["arms"]]
+    assert named == [(None, None), ("rainfusion2", "compact"), ("rainfusion2", "compact")]
+    assert "rainfusion2 0.5" in result.stdout and "rainfusion2 0.9" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "method", "order", "option"),
+    [
+        (["--method", "svg2"], "svg2", "own", ("rounds", 2)),
+        (
+            ["--method", "xattention", "--method-option", "stride=16", "--order", "frame"],
+            "xattention", "frame", ("stride", 16),
+        ),
+    ],
+)  # fmt: skip
+def test_another_method_is_profiled_and_named(tmp_path, args, method, order, option):
+    path = tmp_path / "out.json"
+    result = rf(*SMALL, *args, "--sparsity", "0.5", "--save", str(path))
+    assert result.exit_code == 0, result.output
+    sparse = json.loads(path.read_text())["arms"][1]
+    assert (sparse["method"], sparse["order"]) == (method, order)
+    assert option in sparse["options"].items() and sparse["density"] < 1
+    assert f"{method} 0.5" in result.stdout and f"{method}: order {order}, " in result.stdout
+
+
 def test_every_sparsity_is_predicted_for_both_schedules(profiled):
     _, record, _ = profiled
     rows = [
@@ -90,6 +117,16 @@ REFUSED = {
     "sparsity": (["--sparsity", "much"], "--sparsity must list numbers, got 'much'"),
     "sparsity-zero": (["--sparsity", "0,0.5"], "--sparsity lists 0, which is dense"),
     "sparsity-percent": (["--sparsity", "80"], "sparsity must be in [0, 1), got 80"),
+    "method": (["--method", "magic"], "no method is called 'magic'"),
+    "method-option": (
+        ["--method-option", "pace=3"],
+        "no option of method rainfusion2 is called 'pace'",
+    ),
+    "order": (["--order", "magic"], "no token order is called 'magic'"),
+    "order-of-its-own": (
+        ["--method", "svg2", "--order", "raster"],
+        "method svg2 orders the tokens itself",
+    ),
     "weights": (["--weights", "good"], "no kind of weights is called 'good'"),
     "layers": (["--layers", "7"], "layers must be in [1, 6], got 7"),
     "size": (["--size", "100x7"], "--size 100x7 does not fit shapes"),

@@ -7,7 +7,9 @@ from rf_cli.profile_chart import BAR, COLOURS, GAP, TOP, chart
 
 
 def arm(sparsity, **parts):
-    return {"sparsity": sparsity, "parts_s": parts, "sum_of_parts_s": sum(parts.values())}
+    method = "svg2" if sparsity else None
+    total = sum(parts.values())
+    return {"sparsity": sparsity, "method": method, "parts_s": parts, "sum_of_parts_s": total}
 
 
 RECORD = {

@@ -44,8 +44,9 @@ def test_sparsity_needed_grows_with_the_target():
 
 
 def test_arms_hold_the_estimate_for_all_layers():
-    dense, sparse = profile_record.arms(PROFILE)
+    dense, sparse = profile_record.arms(PROFILE, [CONFIG])
     assert dense["sum_of_parts_s"] == 5.5 and dense["estimate_all_layers_s"] == 10
+    assert (dense["method"], sparse["method"]) == (None, CONFIG.method)
     assert sparse["parts_s"] == {KERNEL: 0.8, PERMUTE: 0.2, REST: 1.5}
 
 
