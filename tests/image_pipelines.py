@@ -135,10 +135,12 @@ def text(tokens: int, prompts: int = 1) -> torch.Tensor:
     return torch.randn(prompts, tokens, TEXT, generator=generator)
 
 
-def picture(width: int, height: int):
+def picture(width: int, height: int, seed: int | None = None):
     from PIL import Image
 
-    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(width if seed is None else seed).integers(
+        0, 256, (height, width, 3), dtype=np.uint8
+    )
     return Image.fromarray(pixels)
 
 

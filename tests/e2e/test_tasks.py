@@ -2,6 +2,7 @@
 
 import json
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from rf_cli import media
 from rf_cli.app import app
-from tests import image_pipelines, pipelines
+from tests import image_pipelines, ltx_pipelines, pipelines
 
 SMALL = ["--size", "96x64", "--steps", "3", "--dense-steps", "0", "--kernel", "torch-blocks"]
 
@@ -50,6 +51,7 @@ MODELS = {
     "vace": pipelines.vace,
     "flux": image_pipelines.flux,
     "kontext": kontext,
+    "ltx2": ltx_pipelines.ltx2,
 }
 
 
@@ -86,11 +88,20 @@ def rf(*args):
     return json.loads(result.stdout)
 
 
-def test_a_video_starts_from_a_picture(model, picture, tmp_path):
+def write_noise(path, *, seed):
+    frames = np.random.default_rng(seed).random((9, 64, 96, 3), np.float32)
+    media.write_video(path, frames, fps=8, settings={})
+
+
+def test_a_video_starts_from_a_picture(model, picture, last_picture, tmp_path):
     out = tmp_path / "out.mp4"
-    args = ["-m", model("i2v"), *SMALL, "--frames", "9", "-o", out]
-    record = rf(*args, "--image", picture)
-    assert media.read_video(out)[0].shape == (9, 64, 96, 3)
+    other = tmp_path / "other.mp4"
+    args = ["-m", model("i2v"), *SMALL, "--frames", "9"]
+    record = rf(*args, "--image", picture, "-o", out)
+    rf(*args, "--image", last_picture, "-o", other)
+    frames = media.read_video(out)[0]
+    assert frames.shape == (9, 64, 96, 3)
+    assert abs(frames - media.read_video(other)[0]).max() > 0.01
     assert record["settings"]["pipeline"] == "WanImageToVideoPipeline"
     assert record["settings"]["given"]["image"].startswith("start.png ")
     assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 2 * 3
@@ -129,22 +140,38 @@ def test_a_video_leads_from_the_first_picture_to_the_last(model, picture, last_p
 
 
 def test_vace_is_given_a_video_to_change(model, tmp_path):
-    start, out = tmp_path / "start.mp4", tmp_path / "out.mp4"
-    args = [*SMALL, "--frames", "9"]
-    rf("-m", model("wan"), *args, "-o", start)
-    record = rf("-m", model("vace"), *args, "-o", out, "--video", start)
-    assert media.read_video(out)[0].shape == (9, 64, 96, 3)
+    start, changed, out, other = (tmp_path / f"{name}.mp4" for name in ("start", "b", "c", "d"))
+    args = ["-m", model("vace"), *SMALL, "--frames", "9"]
+    write_noise(start, seed=0)
+    write_noise(changed, seed=1)
+    record = rf(*args, "-o", out, "--video", start)
+    rf(*args, "-o", other, "--video", changed)
+    frames = media.read_video(out)[0]
+    assert frames.shape == (9, 64, 96, 3)
+    assert abs(frames - media.read_video(other)[0]).max() > 0.01
     assert record["settings"]["pipeline"] == "WanVACEPipeline"
     assert record["settings"]["given"]["video"].startswith("start.mp4 ")
     # three layers, and two blocks that read the video
     assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 2 * (3 + 2)
 
 
-def test_an_image_is_edited(model, picture, tmp_path):
-    out = tmp_path / "out.png"
-    record = rf("-m", model("kontext"), *SMALL, "-o", out, "--image", picture)
-    with Image.open(out) as image:
-        assert image.size == (96, 64)
+def test_an_image_is_edited(model, picture, last_picture, tmp_path):
+    out, other = tmp_path / "out.png", tmp_path / "other.png"
+    args = ["-m", model("kontext"), *SMALL]
+    record = rf(*args, "-o", out, "--image", picture)
+    rf(*args, "-o", other, "--image", last_picture)
+    pixels, others = (np.asarray(Image.open(path)).astype(int) for path in (out, other))
+    assert pixels.shape == (64, 96, 3) and abs(pixels - others).max() > 2
     assert record["settings"]["pipeline"] == "FluxKontextPipeline"
     assert record["settings"]["given"]["image"].startswith("start.png ")
     assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 4
+
+
+def test_a_video_has_the_sound_that_its_model_makes(model, tmp_path):
+    out = tmp_path / "out.mp4"
+    args = ["-m", model("ltx2"), *SMALL, "--size", "96x32", "--frames", "9", "-o", out]
+    record = rf(*args)
+    sound = record["sound"]
+    assert (sound["rate"], sound["channels"]) == (24_000, 2) and sound["seconds"] > 0
+    assert next(imageio_ffmpeg.read_frames(str(out)))["audio_codec"] == "aac"
+    assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] > 0

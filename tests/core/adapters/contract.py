@@ -34,6 +34,7 @@ class Case:
         calls: attention calls of one layer in one forward pass.
         axes: of `hidden_states`, that hold frames, rows and columns; or the one axis that holds
             tokens, where the pipeline patchifies.
+        others: runs as `run`, each with another picture, video or mask in the place of one.
     """
 
     make: Callable[[], Any]
@@ -44,6 +45,7 @@ class Case:
     padded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     calls: int = 1
     axes: tuple[int, ...] = (2, 3, 4)
+    others: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)
 
 
 @cache
@@ -197,6 +199,30 @@ class AdapterContract:
             rendered(case)
         assert torch.equal(rendered(case), dense)
         assert footprint(model) == before
+
+
+class ConditionedContract(AdapterContract):
+    """For families that start from pictures or videos, too: their cases have `others`."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "other" not in metafunc.fixturenames:
+            super().pytest_generate_tests(metafunc)
+            return
+        given = {
+            f"{id}-{what}": (case, run)
+            for id, case in self.cases.items()
+            for what, run in case.others.items()
+        }
+        metafunc.parametrize(("case", "other"), given.values(), ids=list(given))
+
+    @torch.no_grad()
+    def test_what_is_given_decides_about_the_output(self, case, other):
+        """Every picture, video and mask is seen: with another one, all else the same, it differs."""
+        with installed(case, sparsity=0.5) as handle:
+            first, again, changed = rendered(case), rendered(case), other(built(case))
+            assert len(handle.report().sparse_rows) == len(handle.report().rows) > 0
+        assert torch.equal(first, again)
+        assert (changed - first).abs().max() > 1e-3 * first.abs().max()
 
 
 def padding_blocks(case: Case, branch: str) -> list[int]:

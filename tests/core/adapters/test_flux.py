@@ -1,9 +1,11 @@
+from functools import partial
+
 import torch
 
 from rainfusion_core import SparseConfig, install
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from tests import image_pipelines
-from tests.core.adapters.contract import SMALL, AdapterContract, Case
+from tests.core.adapters.contract import SMALL, Case, ConditionedContract
 
 IMAGE, REFERENCE = LatentGrid(1, 15, 19), LatentGrid(1, 9, 13)
 
@@ -17,12 +19,12 @@ def guided(pipeline):
     return run(pipeline, negative_prompt="blue", true_cfg_scale=3.0)
 
 
-def kontext(pipeline):
-    reference = image_pipelines.picture(52, 36)
+def kontext(pipeline, seed=None):
+    reference = image_pipelines.picture(52, 36, seed)
     return run(pipeline, image=reference, _auto_resize=False, max_area=60 * 76)
 
 
-def case(run, *grids, kind="FluxPipeline", branches=("cond",), **changes):
+def case(run, *grids, kind="FluxPipeline", branches=("cond",), others=(), **changes):
     return Case(
         make=lambda: image_pipelines.flux(kind, **changes),
         run=run,
@@ -30,17 +32,18 @@ def case(run, *grids, kind="FluxPipeline", branches=("cond",), **changes):
         layers=4,
         branches=branches,
         axes=(1,),
+        others={name: partial(run, **{name: 7}) for name in others},
     )
 
 
 CASES = {
     "dev": case(run, IMAGE),
     "schnell-guided": case(guided, IMAGE, branches=("cond", "uncond"), guidance_embeds=False),
-    "kontext": case(kontext, IMAGE, REFERENCE, kind="FluxKontextPipeline"),
+    "kontext": case(kontext, IMAGE, REFERENCE, kind="FluxKontextPipeline", others=["seed"]),
 }
 
 
-class TestContract(AdapterContract):
+class TestContract(ConditionedContract):
     cases = CASES
 
 

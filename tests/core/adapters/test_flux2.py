@@ -1,9 +1,11 @@
+from functools import partial
+
 import torch
 
 from rainfusion_core import SparseConfig, install
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from tests import image_pipelines
-from tests.core.adapters.contract import SMALL, AdapterContract, Case
+from tests.core.adapters.contract import SMALL, Case, ConditionedContract
 
 IMAGE, REFERENCES = LatentGrid(1, 15, 19), (LatentGrid(1, 18, 17), LatentGrid(1, 17, 20))
 PICTURES = [(68, 72), (80, 68)]  # smaller ones are refused
@@ -14,15 +16,16 @@ def run(pipeline, **changes):
     return image_pipelines.run(pipeline, **settings | changes)
 
 
-def edit(pipeline):
-    return run(pipeline, image=[image_pipelines.picture(*size) for size in PICTURES])
+def edit(pipeline, first=None, second=None):
+    sizes = zip(PICTURES, (first, second), strict=True)
+    return run(pipeline, image=[image_pipelines.picture(*size, seed) for size, seed in sizes])
 
 
 def guided(pipeline):
     return run(pipeline, negative_prompt_embeds=-image_pipelines.text(9), guidance_scale=4.0)
 
 
-def case(run, *grids, kind="Flux2Pipeline", branches=("cond",), **changes):
+def case(run, *grids, kind="Flux2Pipeline", branches=("cond",), others=(), **changes):
     return Case(
         make=lambda: image_pipelines.flux2(kind, **changes),
         run=run,
@@ -30,12 +33,13 @@ def case(run, *grids, kind="Flux2Pipeline", branches=("cond",), **changes):
         layers=4,
         branches=branches,
         axes=(1,),
+        others={name: partial(run, **{name: 7}) for name in others},
     )
 
 
 CASES = {
     "dev": case(run, IMAGE),
-    "dev-two-references": case(edit, IMAGE, *REFERENCES),
+    "dev-two-references": case(edit, IMAGE, *REFERENCES, others=["first", "second"]),
     "klein-guided": case(
         guided, IMAGE, kind="Flux2KleinPipeline", branches=("cond", "uncond"),
         guidance_embeds=False,
@@ -43,7 +47,7 @@ CASES = {
 }  # fmt: skip
 
 
-class TestContract(AdapterContract):
+class TestContract(ConditionedContract):
     cases = CASES
 
 

@@ -1,3 +1,4 @@
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -7,7 +8,7 @@ from rainfusion_core import SparseConfig, install
 from rainfusion_core.adapters.qwen_image import QWEN_IMAGE
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from tests import image_pipelines
-from tests.core.adapters.contract import SMALL, AdapterContract, Case
+from tests.core.adapters.contract import SMALL, Case, ConditionedContract
 
 IMAGE, REFERENCES = LatentGrid(1, 15, 19), (LatentGrid(1, 6, 10), LatentGrid(1, 12, 6))
 EDIT_PLUS = "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus"
@@ -22,14 +23,14 @@ def run(pipeline, **changes):
     return image_pipelines.run(pipeline, **settings | changes)
 
 
-def edit(pipeline):
+def edit(pipeline, seed=None):
     calculate = f"{EDIT}.calculate_dimensions"
     with patch(calculate, return_value=(160, 96, None)):  # not to a million pixels
-        return run(pipeline, image=image_pipelines.picture(160, 96))
+        return run(pipeline, image=image_pipelines.picture(160, 96, seed))
 
 
-def edit_plus(pipeline):
-    pictures = [image_pipelines.picture(160, 96), image_pipelines.picture(90, 210)]
+def edit_plus(pipeline, first=None, second=None):
+    pictures = [image_pipelines.picture(160, 96, first), image_pipelines.picture(90, 210, second)]
     with patch(f"{EDIT_PLUS}.VAE_IMAGE_SIZE", 160 * 96):  # not to a million pixels
         return run(pipeline, image=pictures)
 
@@ -44,21 +45,27 @@ def layered(transformer):
     ).sample  # fmt: skip
 
 
-def case(kind, run, *grids, **changes):
+def case(kind, run, *grids, others=(), **changes):
     return Case(
         make=lambda: image_pipelines.qwen(kind, **changes),
         run=run,
         layout=TokenLayout((Text(9), *grids)),
         layers=3,
         axes=(1,),
+        others={name: partial(run, **{name: 7}) for name in others},
     )
 
 
 CASES = {
     "text-to-image": case("QwenImagePipeline", run, IMAGE),
-    "edit": case("QwenImageEditPipeline", edit, IMAGE, REFERENCES[0]),
+    "edit": case("QwenImageEditPipeline", edit, IMAGE, REFERENCES[0], others=["seed"]),
     "edit-plus-two-references": case(
-        "QwenImageEditPlusPipeline", edit_plus, IMAGE, *REFERENCES, zero_cond_t=True
+        "QwenImageEditPlusPipeline",
+        edit_plus,
+        IMAGE,
+        *REFERENCES,
+        others=["first", "second"],
+        zero_cond_t=True,
     ),
     "layers": Case(
         make=lambda: image_pipelines.qwen_transformer(
@@ -73,7 +80,7 @@ CASES = {
 }
 
 
-class TestContract(AdapterContract):
+class TestContract(ConditionedContract):
     cases = CASES
 
 

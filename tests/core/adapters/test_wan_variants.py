@@ -1,14 +1,17 @@
 """Image to video, first and last frame, control by VACE, and characters by Wan-Animate."""
 
+from functools import partial
+
 import torch
 from PIL import Image
 
 from rainfusion_core.layout import LatentGrid, TokenLayout
 from tests import pipelines
-from tests.core.adapters.contract import AdapterContract, Case
+from tests.core.adapters.contract import Case, ConditionedContract
 
 VIDEO = TokenLayout((LatentGrid(5, 3, 5),))  # 17 frames of 48x80
-RED, BLUE = (Image.new("RGB", (80, 48), colour) for colour in ("red", "blue"))
+RED, BLUE, GREEN = (Image.new("RGB", (80, 48), colour) for colour in ("red", "blue", "green"))
+WHITE, BLACK = (Image.new("L", (80, 48), value) for value in (255, 0))
 
 
 def run(pipeline, **changes):
@@ -36,22 +39,24 @@ def image_to_video(*, two_stages=False, expand_timesteps=False, last_image=None,
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
+    given = dict(image=RED, last_image=last_image, num_inference_steps=3)
+    others = {"image": GREEN} | ({"last_image": GREEN} if last_image else {})
     return Case(
         make=make,
-        run=lambda pipeline: run(
-            pipeline, image=RED, last_image=last_image, num_inference_steps=3
-        ),
+        run=partial(run, **given),
         layout=VIDEO,
         layers=6 if two_stages else 3,
-    )  # fmt: skip
+        others={name: partial(run, **given | {name: other}) for name, other in others.items()},
+    )
 
 
-def vace_case(frames, **given):
+def vace_case(frames, given, others):
     return Case(
         make=pipelines.vace,
-        run=lambda pipeline: run(pipeline, **given),
+        run=partial(run, **given),
         layout=TokenLayout((LatentGrid(frames, 3, 5),)),
         layers=3 + 2,
+        others={name: partial(run, **given | {name: other}) for name, other in others.items()},
     )
 
 
@@ -67,12 +72,16 @@ def animate():
     ).eval()  # fmt: skip
 
 
-def run_animate(transformer):
-    """One step of both branches; the first of six latent frames is the character's picture."""
+def run_animate(transformer, pose=1.0, face=1.0):
+    """One step of both branches; the first of six latent frames is the character's picture.
+
+    Args:
+        pose, face: factors on their videos.
+    """
     noise = torch.Generator().manual_seed(0)
     latents = torch.randn(1, 12, 6, 6, 10, generator=noise)
-    pose = torch.randn(1, 4, 5, 6, 10, generator=noise)
-    face = torch.randn(1, 3, 17, 16, 16, generator=noise)
+    pose = pose * torch.randn(1, 4, 5, 6, 10, generator=noise)
+    face = face * torch.randn(1, 3, 17, 16, 16, generator=noise)
     outputs = []
     for branch in ("cond", "uncond"):
         text = torch.randn(1, 4, 32, generator=noise)
@@ -92,13 +101,24 @@ CASES = {
     ),
     "2.2-image-to-video": image_to_video(two_stages=True),
     "2.2-5b-image-to-video": image_to_video(expand_timesteps=True),
-    "vace": vace_case(5, video=[RED] * 17, mask=[Image.new("L", (80, 48), 255)] * 17),
-    "vace-reference-image": vace_case(6, reference_images=[BLUE]),
+    "vace": vace_case(
+        5,
+        dict(video=[RED] * 17, mask=[WHITE] * 17),
+        # the first frame another one, and all frames kept
+        dict(video=[GREEN] + [RED] * 16, mask=[BLACK] * 17),
+    ),
+    "vace-reference-image": vace_case(
+        6, dict(reference_images=[BLUE]), dict(reference_images=[GREEN])
+    ),
     "animate": Case(
-        make=animate, run=run_animate, layout=TokenLayout((LatentGrid(6, 3, 5),)), layers=2
+        make=animate,
+        run=run_animate,
+        layout=TokenLayout((LatentGrid(6, 3, 5),)),
+        layers=2,
+        others={name: partial(run_animate, **{name: 2.0}) for name in ("pose", "face")},
     ),
 }
 
 
-class TestContract(AdapterContract):
+class TestContract(ConditionedContract):
     cases = CASES
