@@ -67,7 +67,8 @@ def test_every_other_class_is_one_of_diffusers(name):
     preset = presets.load(name)
     for part in filter(None, (preset.vae, preset.scheduler)):
         with torch.device("meta"):
-            transformer_class(part.class_name)(**part.config)
+            built = transformer_class(part.class_name)(**part.config)
+        assert {key: built.config[key] for key in part.config} == part.config
 
 
 @pytest.mark.parametrize("name", SHIPPED)

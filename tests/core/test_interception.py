@@ -92,7 +92,8 @@ def test_the_op_obeys_the_rules_of_torch():
     x = torch.randn(1, 2, 6, 4)
     layer = torch.tensor([register(recorder), 0])
     arguments = (x, x.clone(), x.clone(), layer, None, 0.5)
-    torch.library.opcheck(
-        torch.ops.rainfusion.self_attention.default, arguments,
-        test_utils=("test_schema", "test_faketensor"),
-    )  # fmt: skip
+    rules = ("test_schema", "test_faketensor")
+    found = torch.library.opcheck(
+        torch.ops.rainfusion.self_attention.default, arguments, test_utils=rules
+    )
+    assert found == dict.fromkeys(rules, "SUCCESS")
