@@ -60,12 +60,11 @@ def attention(
     rows: Tensor | None = None,
     key_rows: Tensor | None = None,
 ) -> Tensor:
-    """Same contract as `kernels.reference.attention`, forward only.
+    """A `Kernel` that gathers its queries and keys.
 
     Args:
-        rows, key_rows: (queries,) and (keys,) int64, or (batch, heads, ...) where heads differ;
-            queries and keys in the order of `kept`, by their places in q, k and v, which may then
-            lie in any other order. So do the output and `lse`.
+        key_rows: (keys,) or (batch, heads, keys) int64: where each key, in the order of `kept`,
+            lies in k and v. None: in that order.
 
     Memory on top of the arguments and the output: copies of k and v in the order that the products
     want, and in each thread one query block. A dtype that the CPU does not multiply is converted to

@@ -79,7 +79,7 @@ def attention(
 
     Args:
         tokens: (batch, heads, query_blocks) int64, keys that each query block attends to.
-        lse: as in the contract of a kernel.
+        lse: as in `Kernel`.
     """
     batch, heads, kv_heads = q.shape[0], q.shape[1], k.shape[1]
     fused = q.dtype == torch.bfloat16 and multiplies_bfloat16()

@@ -29,7 +29,7 @@ def attention(
     key_lengths: Tensor | None = None,
     lse: Tensor | None = None,
 ) -> Tensor:
-    """Same contract as `kernels.reference.attention`, forward only; `lse` on a GPU alone.
+    """A `Kernel` that tells `lse` on a GPU alone.
 
     Raises:
         KernelUnavailable: `lse` is wanted on a CPU, where FlexAttention does not tell it.

@@ -267,14 +267,10 @@ def attention(
     lse: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Same contract as `kernels.reference.attention`, forward only; never waits for the GPU.
+    """A `Kernel` that gathers its queries, and never waits for the GPU.
 
     Takes 16 bits, head_dim 64, 96 and 128, and blocks of 128 tokens. Memory on top of the output:
     copies of k and v where they are not contiguous.
-
-    Args:
-        rows: (queries,) or (batch, heads, queries) int64, where each query, in the order of `kept`,
-            lies in q, `lse` and the output; None: in that order.
     """
     batch, heads, queries, head_dim = q.shape
     keys = k.shape[-2]

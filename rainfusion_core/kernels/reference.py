@@ -18,18 +18,7 @@ def attention(
 ) -> Tensor:
     """Exact softmax over the kept blocks: a dropped block is absent from the denominator too.
 
-    Args:
-        q: (batch, heads, queries, head_dim), in the token order of `kept`.
-        k, v: (batch, kv_heads, keys, head_dim); `kv_heads` divides `heads`, and consecutive
-            query heads share a key head.
-        kept: key blocks per query block.
-        scale: factor on the logits; None means head_dim ** -0.5.
-        key_lengths: (batch,) int, keys that are not padding; those behind them are left out.
-        lse: (batch, heads, queries) float32; if given, the logarithm of the sum of exp(logits)
-            over the attended keys is written into it: -inf where a query has no key.
-
-    Returns:
-        (batch, heads, queries, head_dim), the dtype of `q`; zeros where a query has no key.
+    What every `kernels.base.Kernel` computes; the arguments are described there.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     mask = token_mask(kept, q.shape[-2], k.shape[-2])

@@ -24,7 +24,7 @@ def attention(
     key_lengths: Tensor | None = None,
     lse: Tensor | None = None,
 ) -> Tensor:
-    """Same contract as `kernels.reference.attention`, forward only.
+    """A `Kernel` for every device.
 
     Needs less memory than q, k, v and the output together, on top of those; on a CPU the bound is
     that of `cpu_blocks.attention`. A GPU is waited for once, to read how many keys each row keeps.
@@ -62,7 +62,7 @@ def attention_by_count(
 
     Args:
         tokens: (batch, heads, query_blocks) int64, from `kept_tokens`.
-        lse: as in the contract; it costs a product of its own, because torch's attention on
+        lse: as in `Kernel`; it costs a product of its own, because torch's attention on
             most devices does not tell it.
     """
     batch, heads, queries, head_dim = q.shape

@@ -130,13 +130,9 @@ def attention(
     lse: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Same contract as `kernels.reference.attention`, forward only; never waits for the GPU.
+    """A `Kernel` that gathers its queries, and never waits for the GPU.
 
     Memory on top of the output: copies of k and v where they are not contiguous.
-
-    Args:
-        rows: (queries,) or (batch, heads, queries) int64, where each query, in the order of `kept`,
-            lies in q, `lse` and the output; None: in that order.
     """
     batch, heads, _, head_dim = q.shape
     options = launch_options(head_dim, kept.block_size, q.dtype, architecture_of(q.device))
