@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -39,6 +40,33 @@ def test_the_transformer_table_describes_the_model(name):
     assert counted(table.class_name, repr(table.config)) == pytest.approx(
         preset.parameters, rel=0.01
     )
+
+
+STORED = re.compile(r"files on the hub: ([\d.]+) GB, (\d) bytes a parameter \((\S+/\S+)")
+# of these no file was found whose size is told to three digits and whose weights all have one dtype
+ROUNDED = {
+    "cosmos2", "flux2", "flux2-klein", "hunyuanvideo-1.5", "hunyuanvideo-1.5-i2v-8step", "kandinsky5-lite",
+    "kandinsky5-pro", "skyreels-v2-i2v", "wan2.1-vace-1.3b", "wan2.1-vace-14b", "wan2.2-5b",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in SHIPPED if presets.load(n).published])
+def test_the_counted_parameters_are_those_of_the_published_files(name):
+    preset = presets.load(name)
+    stored = STORED.search(preset.source("parameters"))
+    if stored is None:
+        shapes = {presets.load(each).parameters for each in ROUNDED}
+        assert preset.parameters in shapes, f"nothing is known of {name}'s files"
+        return
+    gigabytes, each, _ = stored.groups()
+    assert len(gigabytes.replace(".", "").lstrip("0")) >= 3
+    assert preset.parameters == pytest.approx(float(gigabytes) * 1e9 / int(each), rel=0.01)
+
+
+def test_models_of_which_a_rounded_name_alone_is_published_are_named_in_the_docs():
+    page = Path(__file__).parents[2].joinpath("docs", "models.md").read_text("utf-8")
+    (sentence,) = [line for line in page.splitlines() if "three digits" in line]
+    assert set(re.findall("`([^`]+)`", sentence)) == ROUNDED
 
 
 @pytest.mark.parametrize("name", SHIPPED)
