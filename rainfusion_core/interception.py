@@ -145,6 +145,14 @@ def _(layer: Tensor, on_purpose: bool) -> None:
     return None
 
 
+def _is_perturbed(attention: Any) -> bool:
+    """Whether a hook of diffusers has torch's attention return the values, as perturbed guidance does."""
+    registry = getattr(attention, "_diffusers_hook", None)
+    if registry is None or torch.compiler.is_compiling():
+        return False
+    return any(getattr(hook, "skip_attention_scores", False) for hook in registry.hooks.values())
+
+
 def _told_not_to_attend(
     all_perturbed: Any = None, perturbation_mask: Tensor | None = None, **others: Any
 ) -> bool:
@@ -254,6 +262,9 @@ def _subclass(base: type, functions: _Functions) -> type:
         rebound = _rebound(base.__call__, functions)
 
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if args and _is_perturbed(args[0]):
+                _count_no_call(self.rainfusion_layer, True)
+                return base.__call__(self, *args, **kwargs)
             run = _Run(self.rainfusion_layer)
             _running.append(run)
             try:

@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from rainfusion_core import SparseConfig, install
 from rainfusion_core.absence import LEFT_OUT, PASSED_BY, REPLACED, UNSEEN
 from rainfusion_core.errors import UnsupportedLayout
-from tests import pipelines
+from tests import image_pipelines, pipelines
 
 SMALL = {"block_size": 16, "kernel": "torch-blocks"}
 
@@ -93,6 +93,32 @@ def test_skip_layer_guidance_is_no_error(transformer):
         report = handle.report()
     assert [row.layer for row in report.rows] == [1]
     assert report.absent_by_reason == {LEFT_OUT: 2}
+
+
+@torch.no_grad()
+def test_perturbed_guidance_gets_values_instead_of_attention():
+    """A hook returns the values wherever torch's attention is called, which the core does not do."""
+    torch.manual_seed(0)
+    transformer = image_pipelines.qwen_transformer()
+    latents, text = torch.randn(1, 9 * 11, 64), image_pipelines.text(9)
+
+    def forward():
+        return transformer(
+            latents, text, timestep=torch.tensor([0.5]), img_shapes=[[(1, 9, 11)]]
+        ).sample
+
+    attended = forward()
+    perturb = LayerSkipConfig(
+        indices=[1], fqn="transformer_blocks", skip_attention=False, skip_attention_scores=True,
+        skip_ff=False,
+    )  # fmt: skip
+    with install(transformer, SparseConfig(sparsity=1e-6, strict=True, **SMALL)) as handle:
+        apply_layer_skip(transformer, perturb)
+        ours = forward()
+        assert handle.report().absent_by_reason == {LEFT_OUT: 1}
+    theirs = forward()
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    assert (theirs - attended).abs().max() > 1e-2
 
 
 def test_weights_that_are_moved_excuse_nothing(transformer):

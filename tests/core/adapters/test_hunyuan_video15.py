@@ -1,8 +1,10 @@
+from functools import partial
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from tests.core.adapters.contract import AdapterContract, Case, built, installed, rendered
+from tests.core.adapters.contract import Case, ConditionedContract, built, installed, rendered
 
 GRID, MLLM, BYT5, IMAGE = LatentGrid(5, 3, 5), 20, 9, 6
 TEXT = MLLM + BYT5 + IMAGE
@@ -53,11 +55,15 @@ def run(pipeline):
     ).frames  # fmt: skip
 
 
-def run_with_image(transformer):
-    """Both branches of one step; with a picture its tokens come first, and are no padding."""
+def run_with_image(transformer, picture=1.0):
+    """Both branches of one step; with a picture its tokens come first, and are no padding.
+
+    Args:
+        picture: factor on the picture's embedding; beyond its sign it is normalised away.
+    """
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(1, 9, 5, 3, 5, generator=generator)
-    picture = torch.randn(1, IMAGE, 8, generator=generator)
+    picture = picture * torch.randn(1, IMAGE, 8, generator=generator)
     outputs = []
     for branch, valid in (("pred_cond", 13), ("pred_uncond", 2)):
         with transformer.cache_context(branch):
@@ -79,6 +85,7 @@ CASES = {
         layers=2,
         branches=("pred_cond", "pred_uncond"),
         padded={"pred_cond": (7 + 9,), "pred_uncond": (18 + 9,)},
+        others={"picture": partial(run_with_image, picture=-1.0)},
     ),
     "text-to-video": Case(
         make=hunyuan_video15,
@@ -92,7 +99,7 @@ CASES = {
 }
 
 
-class TestContract(AdapterContract):
+class TestContract(ConditionedContract):
     cases = CASES
 
 
