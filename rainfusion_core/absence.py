@@ -23,12 +23,18 @@ def reason_of(
     Args:
         on_purpose: None if its processor did not run; else whether it was told not to attend.
     """
-    here = dict(transformer.named_modules()).get(path)
-    if here is not site or not is_intercepted(site.processor, session_number):
+    if _module(transformer, path) is not site or not is_intercepted(site.processor, session_number):
         return REPLACED
     if on_purpose is None:
         return LEFT_OUT if _may_be_skipped(transformer, path) else PASSED_BY
     return LEFT_OUT if on_purpose else UNSEEN
+
+
+def _module(transformer: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return transformer.get_submodule(path)
+    except AttributeError:  # the block that held it is gone, too
+        return None
 
 
 def _may_be_skipped(transformer: nn.Module, path: str) -> bool:

@@ -36,7 +36,8 @@ class SparseConfig:
         dense_kernel: name in `DENSE_KERNELS` for the calls that run dense, or "auto" for the
             fastest one, found by measuring it on a call of the run.
         options: of the method, by name; what is not given is as in the method's source.
-        strict: a call that the core does not understand is an error instead of a dense call.
+        strict: a call that the core does not understand is an error instead of a dense call, and so
+            is a layer that makes no call, unless a cache or guidance left it out.
     """
 
     method: str = "rainfusion2"

@@ -66,7 +66,10 @@ Kernel = Annotated[
 Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Make attention that falls back to dense an error.")
+    bool,
+    typer.Option(
+        "--strict", help="Make attention that falls back to dense, or is not seen, an error."
+    ),
 ]
 _MEMORY, _SPEED = "Memory", "Speed beside sparse attention"
 Offload = Annotated[

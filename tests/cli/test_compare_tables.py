@@ -57,3 +57,16 @@ def test_a_render_with_a_mass_target_says_so():
     )
     first, last = (list(tables.sparsity(record).columns[1].cells)[n] for n in (0, 1))
     assert "mass 0.9" in str(first) and "40.0%" in str(last)
+
+
+def test_layers_without_a_call_are_shown_with_the_reason():
+    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1)
+    facts |= {"dense_calls_by_reason": {}, "absent_calls_by_reason": {"it was replaced": 3}}
+    table = tables.sparsity(dict(sparsity=facts, kernel="", settings={}))
+    label, value, note = ([*column.cells][-1] for column in table.columns)
+    assert (str(label), str(value)) == ("no call: it was replaced", "3") and "no number" in note
+    record = comparisons.record()
+    record["arms"][1]["sparsity"]["absent_calls_by_reason"] = {"it was replaced": 3}
+    sparsity = list(all_rows(record))[1]
+    assert sparsity.rows[1][-1].endswith("; 3 layers without a call: it was replaced")
+    assert "without a call" not in sparsity.rows[0][-1]

@@ -45,13 +45,23 @@ def replace_attention(transformer):
     transformer.blocks[1].attn1 = pipelines.wan_transformer().blocks[1].attn1
 
 
+def replace_block(transformer):
+    transformer.blocks[1] = torch.nn.Identity()
+    transformer.blocks[1].forward = lambda hidden_states, *others: hidden_states
+
+
 def pass_the_block_by(transformer):
     transformer.blocks[1].forward = lambda hidden_states, *others: hidden_states
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [(replace_processor, REPLACED), (replace_attention, REPLACED), (pass_the_block_by, PASSED_BY)],
+    [
+        (replace_processor, REPLACED),
+        (replace_attention, REPLACED),
+        (replace_block, REPLACED),
+        (pass_the_block_by, PASSED_BY),
+    ],
 )
 def test_what_changed_after_install_is_counted_and_strict_refuses_it(transformer, change, reason):
     with install(transformer, SparseConfig(**SMALL)) as handle:
