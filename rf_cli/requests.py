@@ -55,8 +55,8 @@ def clip_of(
         "negative": sampling.negative,
     }
     values |= {key: value for key, value in given.items() if value is not None}
-    for key in ("prompt", "negative"):
-        values[key] = values[key] and vocabulary.readable(preset, values[key])
+    for key, option in (("prompt", "the prompt"), ("negative", "--negative")):
+        values[key] = values[key] and vocabulary.readable(preset, values[key], option)
     options.at_least_one("--steps", values["steps"])
     if values["guidance"] < 0:
         raise ConfigError(f"--guidance must be at least 0, got {values['guidance']:g}")

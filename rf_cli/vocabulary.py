@@ -7,8 +7,8 @@ from rf_cli import console
 from rf_cli.presets import Preset
 
 
-def readable(preset: Preset, prompt: str) -> str:
-    """The prompt in the model's own words; the others are named in a warning and left out.
+def readable(preset: Preset, prompt: str, option: str = "the prompt") -> str:
+    """The prompt, or what `option` gives, in the model's own words; the others are named in a warning and left out.
 
     Raises:
         ConfigError: no word of it is known.
@@ -19,7 +19,7 @@ def readable(preset: Preset, prompt: str) -> str:
     known = [word for word in said if word in preset.words]
     if not known:
         raise ConfigError(
-            f"{preset.name} knows no word of {prompt!r}",
+            f"{preset.name} knows no word of {option}, got {prompt!r}",
             hint=f"rf models show {preset.name} lists the {len(preset.words)} words that it knows",
         )
     if unknown := dict.fromkeys(word for word in said if word not in preset.words):

@@ -6,6 +6,7 @@ import pytest
 
 from rainfusion_core.errors import ConfigError
 from rf_cli import presets
+from rf_cli.requests import clip_of
 from rf_cli.vocabulary import readable
 
 SHAPES, WAN = presets.load("shapes"), presets.load("wan2.1")
@@ -28,9 +29,11 @@ def test_unknown_words_are_named_once_and_left_out(capsys):
 
 
 def test_a_prompt_of_unknown_words_is_refused():
-    with pytest.raises(ConfigError, match="shapes knows no word of 'quick fox'") as caught:
+    with pytest.raises(ConfigError, match="shapes knows no word of the prompt, got 'quick fox'") as caught:
         readable(SHAPES, "quick fox")
     assert str(len(SHAPES.words)) in caught.value.hint
+    with pytest.raises(ConfigError, match="no word of --negative, got 'blurry'"):
+        clip_of(SHAPES, "a circle", size=None, seed=0, negative="blurry")
 
 
 def test_the_word_list_of_shapes_is_that_of_its_tokenizer():
