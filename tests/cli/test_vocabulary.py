@@ -29,7 +29,9 @@ def test_unknown_words_are_named_once_and_left_out(capsys):
 
 
 def test_a_prompt_of_unknown_words_is_refused():
-    with pytest.raises(ConfigError, match="shapes knows no word of the prompt, got 'quick fox'") as caught:
+    with pytest.raises(
+        ConfigError, match="shapes knows no word of the prompt, got 'quick fox'"
+    ) as caught:
         readable(SHAPES, "quick fox")
     assert str(len(SHAPES.words)) in caught.value.hint
     with pytest.raises(ConfigError, match="no word of --negative, got 'blurry'"):
