@@ -7,6 +7,7 @@ from rainfusion_core.budget import BUDGETS
 from rainfusion_core.errors import ConfigError, UnknownName
 
 CORRECTIONS = ("none", "pooled")
+AUTO = "auto"  # a setting whose value depends on others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,9 @@ class SparseConfig:
             in (0, 1), with as few key blocks as that takes; `sparsity` then only says, by 0, that
             everything runs dense. None: a fixed share of the key blocks.
         order: name in `ORDERS`, how tokens are grouped into blocks; "auto" leaves it to the method.
-        sink: every query keeps the first latent frame, and its queries keep everything; None
-            leaves it to the method.
+        sink: every query keeps the first latent frame, and its queries keep everything. "auto":
+            where the method's source has it, unless it would be too large a share of what is kept
+            (`sink.first_frame`).
         budget: "paper" keeps pinned blocks on top of the budget, "total" counts them against it.
         block_size: tokens per block, on both sides.
         dense_steps: leading denoising steps that run dense; a whole number counts steps, a
@@ -44,7 +46,7 @@ class SparseConfig:
     sparsity: float = 0.8
     mass: float | None = None
     order: str = "auto"
-    sink: bool | None = None
+    sink: bool | str = AUTO
     budget: str = "paper"
     block_size: int = 128
     dense_steps: float = 0
@@ -68,6 +70,8 @@ class SparseConfig:
                 f"mass must be in (0, 1), got {self.mass:g}",
                 hint="0.9 keeps the blocks that hold nine tenths of the predicted softmax mass",
             )
+        if self.sink not in (True, False, AUTO):
+            raise ConfigError(f'sink must be true, false or "{AUTO}", got {self.sink!r}')
         if self.budget not in BUDGETS:
             raise UnknownName("budget", self.budget, BUDGETS)
         if self.correction not in CORRECTIONS:

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from rainfusion_core import paths
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, TokenLayout
+from rainfusion_core.sink import first_frame, longest_video
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,12 @@ def per_head(orders: Sequence[TokenOrder], kinds: Tensor) -> TokenOrder:
     )
 
 
+def order_for(layout: TokenLayout, config: SparseConfig, *, name: str | None = None) -> TokenOrder:
+    """The order that a completed configuration asks for, or the one called `name`, with its sink."""
+    sink = first_frame(layout, config).sink
+    return token_order(layout, name=name or config.order, block_size=config.block_size, sink=sink)
+
+
 @lru_cache(maxsize=64)
 def token_order(
     layout: TokenLayout, *, name: str = "compact", block_size: int = 128, sink: bool = True
@@ -141,9 +149,7 @@ def token_order(
             "the sequence holds no latent grid, only text", hint="run this attention dense"
         )
     grids, text = token_numbers(layout)
-    videos = [number for number, grid in enumerate(grids) if len(grid) > 1]
-    # frames that condition a video may stand before it
-    sink_grid = max(videos, key=lambda number: len(grids[number]), default=None) if sink else None
+    sink_grid = longest_video(layout) if sink else None
     gather = torch.cat([path(grids, sink_grid, block_size), text])
     restore = gather.argsort()
     sink_frame = text[:0] if sink_grid is None else grids[sink_grid][0].flatten()

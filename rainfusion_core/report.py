@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from rainfusion_core.sink import FirstFrame
+
 
 @dataclass(frozen=True)
 class CallRow:
@@ -53,6 +55,7 @@ class SparsityReport:
         absent_by_reason: layers of forward passes that made no attention call, because a cache or
             guidance left them out or the model computed them where the core does not look; in no
             other number.
+        first_frame: what it was to the first sparse call; None if all calls ran dense.
     """
 
     requested: float
@@ -61,6 +64,7 @@ class SparsityReport:
     dense_kernel: str
     speed: AttentionSpeed | None = None
     absent_by_reason: Mapping[str, int] = field(default_factory=dict)
+    first_frame: FirstFrame | None = None
 
     @property
     def absent(self) -> int:

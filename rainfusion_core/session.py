@@ -20,7 +20,8 @@ from rainfusion_core.masks import key_lengths_of, without_padding
 from rainfusion_core.recording import CapturedCall, Recorder
 from rainfusion_core.report import AttentionSpeed, CallRow, SparsityReport
 from rainfusion_core.schedule import Schedule, plan
-from rainfusion_core.selectors import Memory
+from rainfusion_core.selectors import SELECTORS, Memory
+from rainfusion_core.sink import FirstFrame, first_frame
 from rainfusion_core.speed import attention_speed
 from rainfusion_core.timing import Span
 from rainfusion_core.worthwhile import least_tokens
@@ -83,6 +84,7 @@ class Session:
     speed_seconds: float = 0.0
     kernel: str = ""
     dense_kernel: str = ""
+    first_frame: FirstFrame | None = None
     _calls: list[_Call] = field(default_factory=list)
     _absent: Counter[str] = field(default_factory=Counter)  # layers without a call, by reason
     _forward: _Forward | None = None
@@ -132,6 +134,7 @@ class Session:
         self._calls.clear()
         self._memories.clear()
         self._forward, self.speed, self.speed_seconds = None, None, 0.0
+        self.first_frame = None
         self._absent.clear()
 
     def attend(
@@ -164,6 +167,9 @@ class Session:
             k, v, mask = without_padding(k, v, mask, lengths, layout)
             return self._dense(layer, q, k, v, mask, scale, reason)
         self.kernel = self._kernel(q)
+        if self.first_frame is None:
+            complete = SELECTORS[self.config.method].complete(self.config)
+            self.first_frame = first_frame(layout, complete)
         if self.measures_speed and self.speed is None and where.index >= self._middle(where):
             self._measure(q, k, v, layout, scale)
         memory = self._memory(layer, q)
@@ -207,6 +213,7 @@ class Session:
             dense_kernel=self.dense_kernel,
             speed=self.speed,
             absent_by_reason=dict(self._absent),
+            first_frame=self.first_frame,
         )
 
     def _kernel(self, q: Tensor) -> str:

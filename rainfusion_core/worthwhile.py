@@ -16,7 +16,7 @@ import torch
 from rainfusion_core.budget import predicted_density
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.layout import TokenLayout
-from rainfusion_core.order import token_order
+from rainfusion_core.order import order_for
 from rainfusion_core.selectors import SELECTORS
 from rainfusion_core.selectors.base import OWN
 
@@ -40,9 +40,7 @@ def least_tokens(
     config = SELECTORS[config.method].complete(config)
     if config.mass is not None or config.order == OWN:
         return 0.0
-    order = token_order(
-        layout, name=config.order, block_size=config.block_size, sink=bool(config.sink)
-    )
+    order = order_for(layout, config)
     _, most = predicted_density(order, sparsity=config.sparsity, budget=config.budget)
     return tokens_needed(device, kernel, dtype, head_dim, most)
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rainfusion_core.compare import Arm
 
 OPTION = "options."  # before the name of an option of the method
-TRUTH = {"true": True, "yes": True, "on": True, "1": True}
-TRUTH |= {"false": False, "no": False, "off": False, "0": False}
 
 
 def read_variant(text: str) -> dict[str, Any]:
@@ -55,10 +53,12 @@ def _setting(key: str, text: str) -> dict[str, Any]:
         return {key: first, **({"dense_last_steps": last} if "," in text else {})}
     if key == "dense_layers":
         return {key: options.read_layers(text)}
+    if key == "sink":
+        return {key: options.read_sink(text, "sink of --variant")}
     if types[key] is bool:
-        if text.lower() not in TRUTH:
+        if text.lower() not in options.TRUTH:
             raise ConfigError(f"{key} of --variant must be true or false, got {text!r}")
-        return {key: TRUTH[text.lower()]}
+        return {key: options.TRUTH[text.lower()]}
     if types[key] in (int, float):
         try:
             return {key: types[key](text)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.report import CallRow, sparsity_of
 from rainfusion_core.study.intervals import mean_interval, spread
+from rf_cli.record import first_frame
 
 if TYPE_CHECKING:
     from rainfusion_core.compare import ArmResult, ClipResult
@@ -81,6 +82,7 @@ def arm_entry(
             "achieved": sparsity_of(rows),
             "calls": len(rows),
             "sparse_calls": sum(row.reason is None for row in rows),
+            "first_frame": first_frame(last),
             "left_dense": _left_dense(rows),
             "absent_calls": sum(report.sparsity.absent for report in reports),
             "absent_calls_by_reason": dict(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from rf_cli import tables
 from rf_cli.console import of_others
 
 
@@ -74,13 +75,22 @@ def _sparsity(arms: list[dict[str, Any]]) -> Rows:
             arm["name"],
             _requested(arm),
             f"{arm['sparsity']['achieved']:.1%}",
+            _first_frame(arm["sparsity"]["first_frame"]),
             arm["kernel"] or "none",
             arm["dense_kernel"] or "none",
             _left_dense(arm["sparsity"]),
         )
         for arm in arms
     ]
-    columns = ("arm", "requested", "achieved", "kernel", "dense kernel", "left dense")
+    columns = (
+        "arm",
+        "requested",
+        "achieved",
+        "first frame",
+        "kernel",
+        "dense kernel",
+        "left dense",
+    )
     note = "achieved: of all block pairs, dense steps and layers included"
     return Rows("Sparsity", columns, rows, note)
 
@@ -88,6 +98,10 @@ def _sparsity(arms: list[dict[str, Any]]) -> Rows:
 def _requested(arm: dict[str, Any]) -> str:
     sparsity, mass = arm["sparsity"]["requested"], arm["config"].get("mass")
     return f"mass {mass:g}" if mass and sparsity else f"{sparsity:.1%}"
+
+
+def _first_frame(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else tables.first_frame(found)[0]
 
 
 def _left_dense(sparsity: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rainfusion_core.config import AUTO
 from rainfusion_core.errors import ConfigError
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows.")]
@@ -27,6 +28,12 @@ MethodOption = Annotated[
     list[str] | None, typer.Option(help="A setting of the method, as in stride=8; repeatable.")
 ]
 Order = Annotated[str | None, typer.Option(help="How tokens are grouped into blocks.")]
+Sink = Annotated[
+    str | None,
+    typer.Option(
+        help="Every query keeps the first frame: on, off, or auto, where it is a small share."
+    ),
+]
 Size = Annotated[str | None, typer.Option(help="Width x height in pixels, as in 832x480.")]
 Frames = Annotated[int | None, typer.Option(help="Frames of the video.")]
 Fps = Annotated[int | None, typer.Option(help="Frames a second of the video.")]
@@ -158,6 +165,17 @@ def read_dense_steps(text: str) -> tuple[float, float]:
     if text.count(",") > 1:
         raise ConfigError(f"--dense-steps takes at most two numbers, got {text!r}")
     return first, last
+
+
+TRUTH = {"true": True, "yes": True, "on": True, "1": True}
+TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+
+
+def read_sink(text: str, option: str = "--sink") -> bool | str:
+    """auto as it is, on and off as truth."""
+    if text.lower() != AUTO and text.lower() not in TRUTH:
+        raise ConfigError(f"{option} must be auto, on or off, got {text!r}")
+    return TRUTH.get(text.lower(), AUTO)
 
 
 def read_layers(text: str, option: str = "--dense-layers") -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from rainfusion_core.profiling.prediction import (
 from rf_cli.presets import Preset
 
 if TYPE_CHECKING:
+    from rainfusion_core.layout import TokenLayout
     from rainfusion_core.profile import Architecture, Arm, StepProfile
     from rainfusion_core.profiling.breakeven import BreakEven
 
@@ -80,20 +81,10 @@ def predictions(
 
 def needed(profile: "StepProfile", config: SparseConfig, render: Render) -> dict[str, float | None]:
     """Sparsity that brings each of `TARGETS` with the schedule of `config`, an estimate."""
-    from rainfusion_core.order import token_order
-    from rainfusion_core.selectors import SELECTORS
-    from rainfusion_core.selectors.base import OWN
-
-    config = SELECTORS[config.method].complete(config)
-    # a method's own orders pin as many blocks as any
-    name = "compact" if config.order == OWN else config.order
-    order = token_order(
-        profile.layout, name=name, block_size=config.block_size, sink=bool(config.sink)
-    )
     ladder = [
-        (each / 100, expected_density(order.blocks, order.pinned_blocks, replace(config, sparsity=each / 100)))
+        (each / 100, _expected_density(profile.layout, replace(config, sparsity=each / 100)))
         for each in range(1, 100)
-    ]  # fmt: skip
+    ]
     dense, *sparse = profile.arms
     cost = PassCost(profile.rest_seconds(), profile.attention_seconds(dense))
     costs = [
@@ -103,6 +94,18 @@ def needed(profile: "StepProfile", config: SparseConfig, render: Render) -> dict
     return {
         f"{target:g}": sparsity_needed(target, cost, costs, render, ladder) for target in TARGETS
     }
+
+
+def _expected_density(layout: "TokenLayout", config: SparseConfig) -> float:
+    from rainfusion_core.order import order_for
+    from rainfusion_core.selectors import SELECTORS
+    from rainfusion_core.selectors.base import OWN
+
+    config = SELECTORS[config.method].complete(config)
+    # a method's own orders pin as many blocks as any
+    name = "compact" if config.order == OWN else config.order
+    order = order_for(layout, config, name=name)
+    return expected_density(order.blocks, order.pinned_blocks, config)
 
 
 def _kernel(profile: "StepProfile", arm: "Arm") -> float:
@@ -151,12 +154,10 @@ def sizes(preset: Preset, architecture: "Architecture", itemsize: int) -> list[d
 def summary(preset: Preset, architecture: "Architecture") -> dict[str, Any]:
     """One line of `rf profile --all`: by formula alone, nothing is measured."""
     from rainfusion_core.layout import LatentGrid, TokenLayout
-    from rainfusion_core.order import token_order
 
     video, steps = preset.video, preset.sampling.steps
     config = SparseConfig(**preset.sparse.model_dump())
     grid = LatentGrid(*video.grid(video.width, video.height, video.frames))
-    order = token_order(TokenLayout((grid,)), block_size=config.block_size)
     share = flops_share(
         tokens=grid.tokens,
         text_tokens=preset.transformer.text_tokens,
@@ -164,7 +165,7 @@ def summary(preset: Preset, architecture: "Architecture") -> dict[str, Any]:
         layers=architecture.layers,
         width=architecture.heads * architecture.head_dim,
     )
-    density = expected_density(order.blocks, order.pinned_blocks, config)
+    density = _expected_density(TokenLayout((grid,)), config)
     sparse = sparse_share(config, steps=steps, layers=architecture.layers)
     cost = PassCost(rest=1 - share, attention=share)
     return {

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rainfusion_core.report import RenderReport
+from rainfusion_core.report import RenderReport, SparsityReport
 from rf_cli import __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "triton")
@@ -32,6 +32,11 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def first_frame(report: SparsityReport) -> dict[str, Any] | None:
+    """What the first frame was to the sparse calls; None where there were none."""
+    return None if report.first_frame is None else report.first_frame._asdict()
+
+
 def record(
     settings: dict[str, Any], report: RenderReport, *, video: Path, load_s: float, device: str
 ) -> dict[str, Any]:
@@ -51,6 +56,7 @@ def record(
             "dense_calls_by_reason": sparsity.dense_reasons(),
             "absent_calls": sparsity.absent,
             "absent_calls_by_reason": dict(sparsity.absent_by_reason),
+            "first_frame": first_frame(sparsity),
             "per_layer": sparsity.per_layer(),
             "per_step": sparsity.per_step(),
         },

@@ -24,6 +24,8 @@ def sparse_config(preset: presets.Preset, **given: Any) -> SparseConfig:
         settings |= {"dense_steps": first, "dense_last_steps": last}
     if (text := given.pop("dense_layers")) is not None:
         settings["dense_layers"] = options.read_layers(text)
+    if (text := given.pop("sink", None)) is not None:
+        settings["sink"] = options.read_sink(text)
     if (texts := given.pop("method_option", None)) is not None:
         settings["options"] = options.read_method_options(texts)
     settings |= {key: value for key, value in given.items() if value is not None}

@@ -1,6 +1,6 @@
 """Results as Rich tables: short, one fact a row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def sparsity(record: dict[str, Any]) -> Table:
         ("achieved", f"{facts['achieved']:.1%}", "of all block pairs of the whole run"),
         ("sparse calls", f"{facts['sparse_calls']} of {facts['calls']}", record["kernel"] or ""),
     ]
+    rows += [("first frame", *first_frame(found)) for found in [facts["first_frame"]] if found]
     rows += [
         (f"dense: {reason}", f"{count}", record["dense_kernel"] or "")
         for reason, count in reasons.items()
@@ -73,6 +74,14 @@ def sparsity(record: dict[str, Any]) -> Table:
         for reason, count in facts["absent_calls_by_reason"].items()
     ]
     return _table("Sparsity", "", "value", "", rows=rows)
+
+
+def first_frame(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether every query keeps the first frame, and by what share that was decided."""
+    if not found["blocks"]:
+        return "no sink", "an image has none"
+    share = f"{found['blocks']} of {found['row_blocks']} key blocks that a query block keeps"
+    return ("sink", share) if found["sink"] else ("no sink", f"it would be {share}")
 
 
 def renders(records: Sequence[dict[str, Any]]) -> Table:

@@ -7,13 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.config import SparseConfig
+from rainfusion_core.config import AUTO, SparseConfig
 from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
 from rainfusion_core.layout import TokenLayout
-from rainfusion_core.order import TokenOrder, token_order
+from rainfusion_core.order import TokenOrder, order_for
 
 OWN = "own"  # the order of a method that makes its orders itself
-AUTO = "auto"  # an option whose value depends on other settings
 Option = bool | int | float | str
 
 
@@ -41,7 +40,8 @@ class Call:
     """One attention call, as a method sees it.
 
     Attributes:
-        config: completed by `Method.complete`: nothing is left to the method in it.
+        config: completed by `Method.complete`: nothing is left to the method in it. A sink that is
+            "auto" still depends on the layout.
         scale: factor on the logits.
         key_lengths: (batch,) int; keys from this place of the order on are padding, and must
             never be chosen. None: there is no padding.
@@ -80,7 +80,7 @@ class Method:
             others.
         arrange: (q, k, call) -> order, with q and k in the model's order. None: an order by name.
         order: name in `ORDERS`, or `OWN` with `arrange`.
-        sink: whether the first frame is pinned.
+        sink: whether the source pins the first frame; `sink.first_frame` says when it is done.
         static: the kept blocks depend on layout and settings alone.
         takes_mass: whether a mass target makes sense to it.
         options: names of its options and their values where the user sets none.
@@ -111,8 +111,8 @@ class Method:
         self._check(config)
         complete = replace(
             config,
-            order=self.order if config.order == "auto" else config.order,
-            sink=self.sink if config.sink is None else config.sink,
+            order=self.order if config.order == AUTO else config.order,
+            sink=config.sink if self.sink or config.sink != AUTO else False,
             options={**self.options, **config.options},
         )
         if self.check is not None:
@@ -135,13 +135,10 @@ class Method:
         if self.arrange is not None:
             _check_heads(q, k, call.config.method)
             return self.arrange(q, k, call)
-        config = call.config
-        return token_order(
-            call.layout, name=config.order, block_size=config.block_size, sink=bool(config.sink)
-        ).on(q.device)
+        return order_for(call.layout, call.config).on(q.device)
 
     def _check(self, config: SparseConfig) -> None:
-        if config.order not in ("auto", self.order) and OWN in (config.order, self.order):
+        if config.order not in (AUTO, self.order) and OWN in (config.order, self.order):
             own = self.order == OWN
             raise ConfigError(
                 f"method {config.method} {'orders' if own else 'does not order'} the tokens itself, "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.order import AXES, TokenOrder, per_head, token_order
+from rainfusion_core.order import AXES, TokenOrder, order_for, per_head
 from rainfusion_core.selection.choice import LEAST, exact, keep_of_head
 from rainfusion_core.selection.mass import block_mass
 from rainfusion_core.selection.sampling import block_sums, spread_places, token_weights
@@ -23,13 +23,8 @@ from rainfusion_core.selectors.base import OWN, Call, Method
 @exact
 def arrange(q: Tensor, k: Tensor, call: Call) -> TokenOrder:
     """The order of each head, found at the first call."""
-    config, found = call.config, call.memory.found
-    orders = [
-        token_order(
-            call.layout, name=name, block_size=config.block_size, sink=bool(config.sink)
-        ).on(q.device)
-        for name in AXES
-    ]
+    found = call.memory.found
+    orders = [order_for(call.layout, call.config, name=name).on(q.device) for name in AXES]
     if "orders" not in found:
         found["orders"] = best_mass(q, k, orders, call).argmax(dim=0)
     return per_head(orders, found["orders"])

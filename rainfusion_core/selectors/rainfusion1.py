@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.order import TokenOrder, per_head, token_order
+from rainfusion_core.order import TokenOrder, order_for, per_head
 from rainfusion_core.selection.choice import exact, keep_mask, within
 from rainfusion_core.selection.heads import TYPES, head_types
 from rainfusion_core.selection.sampling import block_sums, spread_places, token_weights
@@ -49,14 +49,8 @@ def select(q: Tensor, k: Tensor, order: TokenOrder, call: Call) -> KeptBlocks:
 
 
 def _orders(call: Call, device: torch.device) -> list[TokenOrder]:
-    config = call.config
     names = [ORDER_OF_TYPE[kind] for kind in TYPES]
-    return [
-        token_order(
-            call.layout, name=name, block_size=config.block_size, sink=bool(config.sink)
-        ).on(device)
-        for name in names
-    ]
+    return [order_for(call.layout, call.config, name=name).on(device) for name in names]
 
 
 @functools.lru_cache(maxsize=32)

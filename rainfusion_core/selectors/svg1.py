@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.order import TokenOrder, per_head, token_numbers, token_order
+from rainfusion_core.order import TokenOrder, order_for, per_head, token_numbers
 from rainfusion_core.selection.choice import exact, keep_mask, within
 from rainfusion_core.selection.sampling import sampled_recall, spread_places, token_weights
 from rainfusion_core.selectors.base import OWN, Call, Method
@@ -54,10 +54,7 @@ def band(order: TokenOrder, config: SparseConfig) -> Tensor:
 
 
 def _orders(call: Call, device: torch.device) -> list[TokenOrder]:
-    size, sink = call.config.block_size, bool(call.config.sink)
-    return [
-        token_order(call.layout, name=name, block_size=size, sink=sink).on(device) for name in KINDS
-    ]
+    return [order_for(call.layout, call.config, name=name).on(device) for name in KINDS]
 
 
 METHOD = Method(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.order import TokenOrder, token_order
+from rainfusion_core.order import TokenOrder, order_for
 from rainfusion_core.selection.choice import LEAST, best, exact, keep
 from rainfusion_core.selection.kmeans import kmeans, random_tokens
 from rainfusion_core.selectors.base import OWN, Call, Method
@@ -34,9 +34,7 @@ class Clusters(NamedTuple):
 @exact
 def arrange(q: Tensor, k: Tensor, call: Call) -> TokenOrder:
     """Clustered tokens by cluster, then the sink and the text as they are, for queries and keys."""
-    base = token_order(
-        call.layout, name="thw", block_size=call.config.block_size, sink=bool(call.config.sink)
-    ).on(q.device)
+    base = order_for(call.layout, call.config, name="thw").on(q.device)
     free = base.tokens - call.layout.text_tokens - base.sink_tokens
     sides = {"query": q, "key": k}
     found = {name: _clustered(name, x, base, free, call) for name, x in sides.items()}

@@ -169,7 +169,7 @@ class Examination:
         complete = SELECTORS[config.method].complete(config)
         if complete.order == OWN:
             return exact()
-        key = (complete.order, complete.sink, complete.block_size)
+        key = (complete.order, choice.order.sink_tokens, complete.block_size)
         if key not in self._masses:
             self._masses[key] = exact()
         return self._masses[key]

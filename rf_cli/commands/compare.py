@@ -51,6 +51,7 @@ def compare(
     method_option: options.MethodOption = None,
     variant: Variant = None,
     order: options.Order = None,
+    sink: options.Sink = None,
     prompts: Prompts = None,
     seeds: Seeds = "0",
     repeat: Repeat = 1,
@@ -103,8 +104,8 @@ def compare(
             for text in texts for seed in arms_of_options.read_seeds(seeds)
         ]  # fmt: skip
         base = sparse_config(
-            preset, mass=mass, method_option=method_option, order=order, dense_steps=dense_steps,
-            dense_layers=dense_layers, correction=correction, kernel=kernel,
+            preset, mass=mass, method_option=method_option, order=order, sink=sink,
+            dense_steps=dense_steps, dense_layers=dense_layers, correction=correction, kernel=kernel,
         )  # fmt: skip
         arms = arms_of_options.arms_of(
             base, sparsities=sparsity or [], methods=method or [], variants=variant or []

@@ -24,6 +24,7 @@ def generate(
     method: options.Method = None,
     method_option: options.MethodOption = None,
     order: options.Order = None,
+    sink: options.Sink = None,
     size: options.Size = None,
     frames: options.Frames = None,
     fps: options.Fps = None,
@@ -64,7 +65,7 @@ def generate(
     task = tasks.choose(preset, image or [], last_image, video, strength)
     config = sparse_config(
         preset, sparsity=sparsity, mass=mass, method=method, method_option=method_option,
-        order=order, dense_steps=dense_steps, dense_layers=dense_layers, correction=correction,
+        order=order, sink=sink, dense_steps=dense_steps, dense_layers=dense_layers, correction=correction,
         kernel=kernel, strict=strict,
     )  # fmt: skip
     texts, numbers = _texts(prompt, prompts), _seeds(context, seed, seeds)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rainfusion_core.config import SparseConfig
     from rainfusion_core.pipeline import ModelSource
     from rainfusion_core.render import Clip, Rendered
+    from rainfusion_core.sink import FirstFrame
     from rainfusion_core.study.inspection import HeadView
 
 FPS = 2  # steps a second of the walk
@@ -37,6 +38,7 @@ def inspect(
     method: options.Method = None,
     method_option: options.MethodOption = None,
     order: options.Order = None,
+    sink: options.Sink = None,
     size: options.Size = None,
     frames: options.Frames = None,
     steps: options.Steps = None,
@@ -56,7 +58,7 @@ def inspect(
     preset = presets.resolve(model)
     config = sparse_config(
         preset, sparsity=sparsity, method=method, method_option=method_option, order=order,
-        dense_steps=dense_steps, dense_layers=dense_layers,
+        sink=sink, dense_steps=dense_steps, dense_layers=dense_layers,
     )  # fmt: skip
     clip = clip_of(
         preset, prompt, size=size, frames=frames, steps=steps, guidance=guidance,
@@ -68,10 +70,11 @@ def inspect(
     source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
     requests.check(preset, source, clip, [config])
     compare_folder.prepare(output, overwrite=overwrite, resume=False)
-    views, rendered = _look(source, clip, config, wanted, token, quiet=quiet or json)
+    views, rendered, frame = _look(source, clip, config, wanted, token, quiet=quiet or json)
     record = {
         "command": command_line(context),
         "query": list(token),
+        "first_frame": frame._asdict(),
         **_write(views, rendered, output),
     }
     media.write_json(output / compare_folder.RECORD, record)
@@ -112,12 +115,15 @@ def _look(
     token: tuple[int, int, int],
     *,
     quiet: bool,
-) -> tuple[list["HeadView"], "Rendered"]:
+) -> tuple[list["HeadView"], "Rendered", "FirstFrame"]:
+    """Every head of the chosen layers, what was rendered, and whether the first frame is a sink."""
     import torch
 
     from rainfusion_core.pipeline import load
     from rainfusion_core.recording import Recorder
     from rainfusion_core.render import render
+    from rainfusion_core.selectors import SELECTORS
+    from rainfusion_core.sink import first_frame
     from rainfusion_core.study.inspection import views
     from rainfusion_core.timing import peak_memory_bytes
 
@@ -133,7 +139,8 @@ def _look(
         for number, call in enumerate(recorder.calls):
             report("looking", number, len(recorder.calls))
             found += views(call, config, token=token, steps=clip.steps)
-    return found, rendered
+    complete = SELECTORS[config.method].complete(config)
+    return found, rendered, first_frame(recorder.calls[0].layout, complete)
 
 
 def _write(views: Sequence["HeadView"], rendered: "Rendered", folder: Path) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def _write(views: Sequence["HeadView"], rendered: "Rendered", folder: Path) -> d
 
 
 def _show(record: dict[str, Any], output: Path) -> None:
-    from rf_cli import sections
+    from rf_cli import sections, tables
 
     last = max(row["step"] for row in record["heads"])
     rows = [
@@ -178,7 +185,8 @@ def _show(record: dict[str, Any], output: Path) -> None:
         if row["step"] == last
     ]  # fmt: skip
     columns = ("head", "type", "kept", "recall of softmax mass")
-    note = f"step {last}; steps.mp4 walks over all steps"
+    said, share = tables.first_frame(record["first_frame"])
+    note = f"step {last}; steps.mp4 walks over all steps; first frame: {said}, {share}"
     sections.show([sections.Section("Heads", columns, rows, note)], console.out)
     console.out.print(
         f"wrote {output}: {', '.join(record['files'])}", highlight=False, soft_wrap=True

@@ -50,6 +50,7 @@ def profile(
     method: options.Method = None,
     method_option: options.MethodOption = None,
     order: options.Order = None,
+    sink: options.Sink = None,
     weights: Weights = "random",
     layers: Layers = None,
     steps: options.Steps = None,
@@ -79,8 +80,8 @@ def profile(
         raise UnknownName("kind of weights", weights, WEIGHTS)
     preset = presets.resolve(model)
     base = sparse_config(
-        preset, method=method, method_option=method_option, order=order, dense_steps=dense_steps,
-        dense_layers=None, correction=correction,
+        preset, method=method, method_option=method_option, order=order, sink=sink,
+        dense_steps=dense_steps, dense_layers=None, correction=correction,
     )  # fmt: skip
     clip = clip_of(
         preset, PROMPT, size=size, frames=frames, steps=steps, guidance=guidance, negative=None, seed=0

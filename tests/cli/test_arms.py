@@ -26,6 +26,10 @@ def test_an_unknown_key_names_the_allowed_ones():
     assert "dense_steps" in str(caught.value) and caught.value.hint == "did you mean 'sparsity'?"
 
 
+def test_a_variant_may_leave_the_sink_to_its_rule():
+    assert arms.read_variant("sink=auto") == {"sink": "auto"}
+
+
 @pytest.mark.parametrize("text", ["", "raster", "sparsity=much", "sink=perhaps", "sparsity=1.5"])
 def test_other_variants_are_refused(text):
     with pytest.raises(RainfusionError):

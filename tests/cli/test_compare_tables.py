@@ -1,3 +1,6 @@
+import pytest
+
+from rainfusion_core.sink import FirstFrame
 from rf_cli import tables
 from rf_cli.compare_tables import all_rows, ranges
 from tests.cli import comparisons
@@ -17,7 +20,7 @@ def test_times_sparsity_and_quality_name_every_arm():
 def test_cells_hold_what_was_measured():
     times, sparsity, quality = (table.rows[1] for table in all_rows(comparisons.record((0.1,))))
     assert times[2:4] == ("2.00 s\n2.00x", "0.50 s\n2.00x")
-    assert sparsity[1:] == ("50.0%", "25.0%", "torch-blocks", "sdpa", "steps 0")
+    assert sparsity[1:] == ("50.0%", "25.0%", "-", "torch-blocks", "sdpa", "steps 0")
     assert quality[1] == "20.00" and quality[3] == "-"
 
 
@@ -52,6 +55,7 @@ def test_an_arm_with_a_mass_target_says_so_and_a_dense_one_does_not():
 
 def test_a_render_with_a_mass_target_says_so():
     facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1, absent_calls_by_reason={})
+    facts |= {"first_frame": None}
     record = dict(
         sparsity={**facts, "dense_calls_by_reason": {}}, kernel="", settings={"mass": 0.9}
     )
@@ -59,8 +63,29 @@ def test_a_render_with_a_mass_target_says_so():
     assert "mass 0.9" in str(first) and "40.0%" in str(last)
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (FirstFrame(True, 4, 20), ("sink", "4 of 20 key blocks that a query block keeps")),
+        (FirstFrame(False, 4, 12), ("no sink", "it would be 4 of 12 key blocks that a query block keeps")),
+        (FirstFrame(False, 0, 0), ("no sink", "an image has none")),
+    ],
+    ids=["sink", "too-large", "image"],
+)  # fmt: skip
+def test_a_render_says_whether_the_first_frame_is_a_sink(found, said):
+    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1, absent_calls_by_reason={})
+    facts |= {"dense_calls_by_reason": {}, "first_frame": found._asdict()}
+    table = tables.sparsity(dict(sparsity=facts, kernel="", settings={}))
+    assert tuple(str([*column.cells][3]) for column in table.columns) == ("first frame", *said)
+    record = comparisons.record()
+    record["arms"][1]["sparsity"]["first_frame"] = found._asdict()
+    rows = list(all_rows(record))[1]
+    place = rows.columns.index("first frame")
+    assert [row[place] for row in rows.rows] == ["-", said[0]]
+
+
 def test_layers_without_a_call_are_shown_with_the_reason():
-    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1)
+    facts = dict(requested=0.8, achieved=0.4, sparse_calls=1, calls=1, first_frame=None)
     facts |= {"dense_calls_by_reason": {}, "absent_calls_by_reason": {"it was replaced": 3}}
     table = tables.sparsity(dict(sparsity=facts, kernel="", settings={}))
     label, value, note = ([*column.cells][-1] for column in table.columns)

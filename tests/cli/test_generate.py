@@ -41,6 +41,11 @@ def test_method_options_reach_the_configuration():
     assert config(WAN).options == {}
 
 
+def test_the_sink_is_left_to_its_rule_unless_it_is_given():
+    assert config(WAN).sink == "auto"
+    assert (config(WAN, sink="on").sink, config(WAN, sink="off").sink) == (True, False)
+
+
 def test_a_clip_has_the_presets_values_where_nothing_is_given():
     clip = clip_of(WAN, PROMPT, size=None, seed=3, **NOTHING)
     assert (clip.width, clip.height, clip.frames, clip.steps, clip.guidance) == (
@@ -78,6 +83,7 @@ REFUSED = {
     "guidance": (["--guidance", "-1"], "--guidance must be at least 0, got -1"),
     "seed": (["--seed", "-1"], "--seed must be in [0, 2**63), got -1"),
     "method": (["--method", "magic"], "no method is called 'magic'"),
+    "sink": (["--sink", "maybe"], "--sink must be auto, on or off, got 'maybe'"),
     "order": (["--order", "magic"], "no token order is called 'magic'"),
     "kernel": (["--kernel", "magic"], "no kernel is called 'magic'"),
     "dense-layer": (["--dense-layers", "6"], "dense_layers names layer 6"),

@@ -49,6 +49,11 @@ def test_every_head_of_every_step_has_a_type_and_a_recall(looked):
     assert all(0 < head["recall"] <= 1 for head in heads)
 
 
+def test_the_first_frame_is_said_to_be_no_sink_where_it_is_large(looked):
+    # of 5 frames of 64 tokens, in blocks of 64: one of two blocks
+    assert looked[1]["first_frame"] == {"sink": False, "blocks": 1, "row_blocks": 2}
+
+
 def test_the_brightest_of_a_row_is_its_greatest_mass():
     values = np.array([[0.1, 0.9], [0.6, 0.4]], np.float32)
     pixels = heat(values).astype(int).sum(-1)

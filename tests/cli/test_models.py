@@ -63,6 +63,20 @@ def test_every_value_that_is_shown_has_its_source(name):
         assert f"{lora.location}/{lora.file}, scale 1, {lora.component}" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shapes", "no sink, it would be 4 of 12 key blocks that a query block keeps"),
+        ("wan2.1-1.3b", "sink, 13 of 65 key blocks that a query block keeps"),
+        ("flux-dev", "no sink, an image has none"),
+    ],
+)
+def test_a_model_that_is_shown_says_whether_its_first_frame_is_a_sink(name, said):
+    lines = rf("models", "show", name).stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("first frame")]
+    assert line.removeprefix("first frame").strip() == f"{said}  (docs/evidence.md)"
+
+
 def test_an_unknown_action_and_an_unknown_model_are_refused():
     assert rf("models", "delete").exit_code == 2
     result = rf("models", "show", "wan3")

@@ -23,6 +23,14 @@ def test_dense_steps_are_leading_then_trailing(text, steps):
     assert options.read_dense_steps(text) == steps
 
 
+@pytest.mark.parametrize(
+    ("text", "sink"),
+    [("auto", "auto"), ("Auto", "auto"), ("on", True), ("off", False), ("no", False)],
+)
+def test_a_sink_is_auto_on_or_off(text, sink):
+    assert options.read_sink(text) == sink
+
+
 @pytest.mark.parametrize("text", ["few", "1,2,3", "4;2", ""])
 def test_other_dense_steps_are_refused(text):
     with pytest.raises(ConfigError, match="--dense-steps"):

@@ -57,3 +57,15 @@ def test_memory_of_a_size_is_weights_and_activations():
     assert row["weights_gib"] == pytest.approx(2.64, abs=0.01)
     # 3 x 1536 + 2 x 8960 values of two bytes, and 2 x 1536 of four
     assert row["activations_gib"] == pytest.approx(32760 * (2 * 22528 + 12288) / 2**30)
+
+
+def test_the_density_by_formula_pins_the_first_frame_only_where_it_is_a_small_share():
+    layout = TokenLayout((LatentGrid(10, 4, 8),))
+    found = {
+        sparsity: profile_record._expected_density(
+            layout, SparseConfig(sparsity=sparsity, block_size=16)
+        )
+        for sparsity in (0.5, 0.8)
+    }
+    # 2 of 20 rows are dense; the others keep 2 blocks and, of 10 chosen at random, 9 more; or 4 of 20
+    assert found == {0.5: pytest.approx((2 * 20 + 18 * 11) / 400), 0.8: pytest.approx(0.2)}
