@@ -82,15 +82,26 @@ def test_steps_continue_over_both_transformers():
 
 def test_achieved_sparsity_is_the_share_of_pairs_that_the_masks_skip():
     pipeline = pipelines.wan()
-    with install(pipeline, SparseConfig(sparsity=0.8, **SMALL)) as handle:
+    with install(pipeline, SparseConfig(sparsity=0.8, sink=True, **SMALL)) as handle:
         pipelines.run(pipeline)
         report = handle.report()
+    assert report.first_frame == (True, 2, 4)
     # 120 tokens are 8 blocks; the first frame's 24 tokens are the last: blocks 6 and 7 are pinned
     assert {row.pairs for row in report.rows} == {2 * 8 * 8}
     by_hand = 1 - sum(r.kept_pairs for r in report.rows) / sum(r.pairs for r in report.rows)
     assert report.achieved == pytest.approx(by_hand)
     # 6 free rows keep 2 to 4 of 8 blocks, 2 pinned rows keep 8
     assert 1 - (6 * 4 + 16) / 64 <= report.achieved <= 1 - (6 * 2 + 16) / 64
+
+
+def test_left_to_its_rule_a_large_first_frame_is_like_any_other():
+    pipeline = pipelines.wan()
+    with install(pipeline, SparseConfig(sparsity=0.8, **SMALL)) as handle:
+        pipelines.run(pipeline)
+        report = handle.report()
+    # 2 blocks of 4 that a row would keep; without them every row keeps 2 of 8
+    assert report.first_frame == (False, 2, 4)
+    assert report.achieved == 0.75
 
 
 def test_dense_steps_and_layers_run_dense_and_say_why():
