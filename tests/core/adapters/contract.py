@@ -118,7 +118,7 @@ class AdapterContract:
 
     def test_total_budget_skips_exactly_what_its_arithmetic_says(self, case):
         dense = dense_output(case)
-        with installed(case, sparsity=0.8, budget="total") as handle:
+        with installed(case, sparsity=0.8, budget="total", sink=True) as handle:
             sparse = rendered(case)
             rows = handle.report().rows
         assert sparse.isfinite().all() and not torch.equal(sparse, dense)
@@ -135,7 +135,7 @@ class AdapterContract:
             assert row.kept_pairs == heads * sum(kept_whole - blocks * n for n in empty)
 
     def test_paper_budget_stays_between_its_bounds(self, case):
-        with installed(case, sparsity=0.8, budget="paper") as handle:
+        with installed(case, sparsity=0.8, budget="paper", sink=True) as handle:
             rendered(case)
             rows = handle.report().rows
         order = token_order(case.layout, block_size=16)
