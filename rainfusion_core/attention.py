@@ -5,6 +5,7 @@ Source: RainFusion2.0, arXiv 2512.24086, section 3.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from rainfusion_core import fused
@@ -14,9 +15,11 @@ from rainfusion_core.kernels import choose_kernel
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.order import TokenOrder
+from rainfusion_core.selection.pooling import ordered_block_means
 from rainfusion_core.selectors import SELECTORS, Call, Memory, Method
 
-KERNELS_THAT_REORDER = ("c-blocks",)
+# they take tokens from where they lie, and put the output there
+KERNELS_THAT_REORDER = ("c-blocks", "torch-blocks")
 
 
 def sparse_attention(
@@ -55,7 +58,8 @@ def sparse_attention(
     if config.correction != "none":
         kernel = corrected(name, kernel)
     if name in KERNELS_THAT_REORDER:
-        return _reordered(q, k, v, order, method, call, kernel)
+        kept = choose(q, k, order, method, call)
+        return attend(q, k, v, kept, order, call, kernel), kept
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
     out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths)
@@ -63,20 +67,29 @@ def sparse_attention(
     return order.unpermute(out), kept
 
 
-def _reordered(
+def choose(q: Tensor, k: Tensor, order: TokenOrder, method: Method, call: Call) -> KeptBlocks:
+    """The blocks that the method keeps, from queries and keys in the model's order.
+
+    They are moved only for methods that look at more than the means of blocks.
+    """
+    if order.gather.ndim > 1 or order.keys is not None or not method.by_means(call.config):
+        return method.select(order.permute(q), order.permute_keys(k), order, call)
+    with torch.no_grad():
+        q_means = ordered_block_means(q, order.gather, order.block_size)
+        k_means = ordered_block_means(k, order.gather, order.block_size, call.key_lengths)
+    return fused.choose(q_means, k_means, order, method, call)
+
+
+def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    kept: KeptBlocks,
     order: TokenOrder,
-    method: Method,
     call: Call,
     kernel: Callable[..., Tensor],
-) -> tuple[Tensor, KeptBlocks]:
-    """The same, where the kernel takes tokens from where they lie and puts the output there.
-
-    Nothing is moved but queries and keys for the selection, and those are gone when it is made.
-    """
-    kept = method.select(order.permute(q), order.permute_keys(k), order, call)
+) -> Tensor:
+    """One of `KERNELS_THAT_REORDER`, on tokens in the model's order."""
     keys = order.gather if order.keys is None else order.keys
     settings = {"scale": call.scale, "key_lengths": call.key_lengths}
-    return kernel(q, k, v, kept, **settings, rows=order.gather, key_rows=keys), kept
+    return kernel(q, k, v, kept, **settings, rows=order.gather, key_rows=keys)

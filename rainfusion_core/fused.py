@@ -41,8 +41,7 @@ class Ordered:
 def can_fuse(method: Method, call: Call, kernel: str, device: torch.device) -> bool:
     """Whether `attention` can stand in for the single steps: the method must score by means."""
     gathers = device.type == "cuda" and kernel in KERNELS_THAT_GATHER
-    by_means = method.scores_of_means is not None and call.config.options == method.options
-    return gathers and by_means
+    return gathers and method.by_means(call.config)
 
 
 @torch.no_grad()
@@ -66,7 +65,7 @@ def attention(
         (batch, heads, tokens, head_dim) in the model's order, and the blocks it was computed from.
     """
     ordered = put_in_order(q, k, v, order, call)
-    kept = choose(ordered, order, method, call)
+    kept = choose(ordered.q_means, ordered.k_means, order, method, call)
     return attend(ordered, kept, order, call, kernel), kept
 
 
@@ -84,11 +83,13 @@ def put_in_order(q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, call: Call)
     return Ordered(q, k, v, q_means, k_means, v_means)
 
 
-def choose(x: Ordered, order: TokenOrder, method: Method, call: Call) -> KeptBlocks:
+def choose(
+    q_means: Tensor, k_means: Tensor, order: TokenOrder, method: Method, call: Call
+) -> KeptBlocks:
     """The blocks that the method keeps, from the means alone."""
     assert method.scores_of_means is not None
     with torch.no_grad():
-        return keep(method.scores_of_means(x.q_means, x.k_means, call), order, call)
+        return keep(method.scores_of_means(q_means, k_means, call), order, call)
 
 
 def attend(

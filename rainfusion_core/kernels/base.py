@@ -25,6 +25,8 @@ class Kernel(Protocol):
             over disjoint keys are merged exactly: -inf where a query has no key.
         rows: of kernels that gather, (queries,) or (batch, heads, queries) int64: where each query,
             in the order of `kept`, lies in q, `lse` and the output. None: in that order.
+        key_rows: of kernels that gather keys too, (keys,) or (batch, kv_heads, keys) int64: where
+            each key, in the order of `kept`, lies in k and v. None: in that order.
 
     Returns:
         (batch, heads, queries, head_dim), the dtype of `q`; zeros where a query has no key.

@@ -211,7 +211,7 @@ INLINE int64_t place(const int64_t *places, int64_t i) { return places ? places[
    kept, or NULL; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a key
    block has, -inf where none, to whole tiles. */
 static int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
-           float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
+           int64_t out_stride, float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
            int64_t last, int64_t queries, int block, int dim, float scale, const element *means_k,
            const element *means_v, const float *sizes, int64_t key_blocks, const int64_t *places) {
     int64_t mean_tiles = means_k ? (key_blocks + TILE - 1) / TILE : 0;
@@ -252,7 +252,7 @@ static int attend(const element *q, int64_t q_stride, const element *k, const el
         for (int r = 0; r < rows; r++) {
             __m512 share = _mm512_set1_ps(total[r] == 0.0f ? 0.0f : 1.0f / total[r]);
             int64_t at = place(places, b * block + r);
-            element *to = out + at * dim;
+            element *to = out + at * out_stride;
             for (int d = 0; d < dim; d += 16)
                 STORE(to + d, _mm512_mul_ps(_mm512_loadu_ps(mixed + r * dim + d), share));
             /* peak and total are of base 2 */
@@ -266,7 +266,8 @@ static int attend(const element *q, int64_t q_stride, const element *k, const el
 typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 typedef struct {
     const int64_t *table;
-    int64_t items, *next, *failed, q_stride, k_stride, v_stride, width, queries, key_blocks, padded;
+    int64_t items, *next, *failed, q_stride, k_stride, v_stride, out_stride, width, queries, key_blocks,
+        padded;
     int block, dim;
     float scale;
 } job;
@@ -286,9 +287,9 @@ static void attend_items(void *shared) {
     for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
         const int64_t *x = j->table + i * 13;
         if (attend((element *)x[0], j->q_stride, (element *)x[1], (element *)x[2], (element *)x[3],
-                   (float *)x[4], (int32_t *)x[5], (int64_t *)x[6], j->width, x[7], x[8], j->queries,
-                   j->block, j->dim, j->scale, (element *)x[9], (element *)x[10], (float *)x[11],
-                   j->key_blocks, (int64_t *)x[12]))
+                   j->out_stride, (float *)x[4], (int32_t *)x[5], (int64_t *)x[6], j->width, x[7],
+                   x[8], j->queries, j->block, j->dim, j->scale, (element *)x[9], (element *)x[10],
+                   (float *)x[11], j->key_blocks, (int64_t *)x[12]))
             *j->failed = 1;
     }
 }

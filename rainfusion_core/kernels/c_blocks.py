@@ -22,7 +22,13 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
-from rainfusion_core.kernels.cpu_blocks import THREADING_PAYS, in_threads
+from rainfusion_core.kernels.cpu_blocks import (
+    THREADING_PAYS,
+    Pair,
+    Places,
+    head_by_head,
+    in_threads,
+)
 from rainfusion_core.kernels.torch_blocks import kept_tokens
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -37,11 +43,11 @@ class _Job(ctypes.Structure):
     """What the items of a call have in common, as in the C code."""
 
     _fields_ = [
-        *[(name, ctypes.c_void_p) for name in ("table",)],
+        ("table", ctypes.c_void_p),
         ("items", ctypes.c_int64),
         *[(name, ctypes.c_void_p) for name in ("next", "failed")],
-        *[(name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "width")],
-        *[(name, ctypes.c_int64) for name in ("queries", "key_blocks", "padded")],
+        *[(name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "out_stride")],
+        *[(name, ctypes.c_int64) for name in ("width", "queries", "key_blocks", "padded")],
         ("block", ctypes.c_int),
         ("dim", ctypes.c_int),
         ("scale", ctypes.c_float),
@@ -62,13 +68,9 @@ def attention(
 ) -> Tensor:
     """A `Kernel` that gathers its queries and keys.
 
-    Args:
-        key_rows: (keys,) or (batch, heads, keys) int64: where each key, in the order of `kept`,
-            lies in k and v. None: in that order.
-
     Memory on top of the arguments and the output: copies of k and v in the order that the products
     want, and in each thread one query block. A dtype that the CPU does not multiply is converted to
-    float32 first.
+    float32, head by head.
 
     Raises:
         KernelUnavailable: the library cannot be built, or the sizes are no multiples of 16.
@@ -102,44 +104,38 @@ def _attention(
     scale: float | None,
     key_lengths: Tensor | None,
     lse: Tensor | None,
-    places: tuple[Tensor | None, Tensor | None],
+    places: Places,
     *,
     corrected: bool,
 ) -> Tensor:
-    head_dim, keys, size = q.shape[-1], k.shape[-2], kept.block_size
+    (heads, queries, head_dim), (key_heads, keys), size = q.shape[1:], k.shape[1:3], kept.block_size
     if head_dim % TILE or size % TILE:
         raise KernelUnavailable(
             f"c-blocks takes multiples of {TILE}, got head_dim {head_dim} and block_size {size}"
         )
-    dtype = computed_in(q.dtype)
+    wanted, dtype = q.dtype, computed_in(q.dtype)
+    if dtype != wanted and key_heads > 1:
+        kernel = corrected_attention if corrected else attention
+        settings = {"scale": scale, "key_lengths": key_lengths}
+        return head_by_head(kernel, q, k, v, kept, lse, places, **settings)
     library = load(dtype)
     with torch.no_grad():
-        wanted, (q, k, v) = q.dtype, [_rows(x.to(dtype)) for x in (q, k, v)]
         tokens, index = kept_tokens(kept, keys, key_lengths), kept.index.contiguous()
         at_q, at_k = (None if x is None else x.contiguous() for x in places)
         ends = [keys] * len(k) if key_lengths is None else key_lengths.clamp(max=keys).tolist()
-        out = torch.empty(q.shape, dtype=dtype)
-        packed = _empty(k, kept.key_blocks * size)
-        means = _empty(k, -(-kept.key_blocks // TILE) * TILE) if corrected else None
-        sums = torch.zeros(2, *k.shape[:2], kept.key_blocks, head_dim) if corrected else None
-        sizes = _sizes(ends, kept)
         job = _Job(
-            q_stride=q.stride(-2), k_stride=k.stride(-2), v_stride=v.stride(-2),
-            width=index.shape[-1], queries=q.shape[-2], key_blocks=kept.key_blocks,
-            padded=packed[0].shape[-2], block=size, dim=head_dim,
+            width=index.shape[-1], queries=queries, key_blocks=kept.key_blocks,
+            padded=kept.key_blocks * size, block=size, dim=head_dim,
             scale=(head_dim**-0.5 if scale is None else scale) * log2(e),
         )  # fmt: skip
         pays = int(tokens.sum()) * size * head_dim >= THREADING_PAYS
-        threads = torch.get_num_threads() if pays else 1
-        heads = list(itertools.product(range(len(k)), range(k.shape[1])))
-        _run(library, job, threads, packing=True, table=[
-            (_at(k, x), _at(v, x), _at(packed[0], x), _at(packed[1], x), ends[x[0]],
-             _place(at_k, x), *((0, 0) if sums is None else (_at(sums[0], x), _at(sums[1], x))))
-            for x in heads
-        ])  # fmt: skip
-        if sums is not None and means is not None:
-            _pack_means(library, job, sums, sizes, means)
-        shared = q.shape[1] // k.shape[1]
+        threads, sizes = torch.get_num_threads() if pays else 1, _sizes(ends, kept)
+        packed, means = _packed(
+            (library, job, threads), k.to(dtype), v.to(dtype), at_k, ends, sizes, corrected
+        )
+        q = _rows(q.to(dtype))
+        out, shared = torch.empty_like(q), heads // key_heads
+        job.q_stride, job.out_stride = q.stride(-2), out.stride(-2)
         _run(library, job, threads, packing=False, table=[
             (_at(q, x), _at(packed[0], y), _at(packed[1], y), _at(out, x),
              0 if lse is None else _at(lse, x), _at(index, x), _at(tokens, x), first, last,
@@ -151,10 +147,37 @@ def _attention(
     return out.to(wanted)
 
 
-def _empty(k: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+def _packed(
+    work: tuple[Any, _Job, int],
+    k: Tensor,
+    v: Tensor,
+    places: Tensor | None,
+    ends: list[int],
+    sizes: Tensor,
+    corrected: bool,
+) -> tuple[Pair, Pair | None]:
+    """Keys and values in the order that the products want, and the means of blocks if wanted."""
+    (library, job, threads), (k, v) = work, (_rows(k), _rows(v))
+    job.k_stride, job.v_stride = k.stride(-2), v.stride(-2)
+    packed, sums = _empty(k, job.padded), None
+    if corrected:
+        sums = torch.zeros(2, *k.shape[:2], job.key_blocks, k.shape[-1])
+    _run(library, job, threads, packing=True, table=[
+        (_at(k, x), _at(v, x), _at(packed[0], x), _at(packed[1], x), ends[x[0]],
+         _place(places, x), *((0, 0) if sums is None else (_at(sums[0], x), _at(sums[1], x))))
+        for x in itertools.product(range(k.shape[0]), range(k.shape[1]))
+    ])  # fmt: skip
+    if sums is None:
+        return packed, None
+    means = _empty(k, -(-job.key_blocks // TILE) * TILE)
+    _pack_means(library, job, sums, sizes, means)
+    return packed, means
+
+
+def _empty(k: Tensor, tokens: int) -> Pair:
     """Room for keys and values of so many tokens, in the order that the products want.
 
-    Two tensors: each fits where the ordered queries and keys of the selection were.
+    Two tensors: each fits where the ordered queries and keys of a selection were.
     """
     size = (*k.shape[:2], tokens, k.shape[-1])
     return k.new_empty(size), k.new_empty(size)
@@ -167,9 +190,7 @@ def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
     return real.float().log2()
 
 
-def _pack_means(
-    library: Any, job: _Job, sums: Tensor, sizes: Tensor, means: tuple[Tensor, Tensor]
-) -> None:
+def _pack_means(library: Any, job: _Job, sums: Tensor, sizes: Tensor, means: Pair) -> None:
     """The sums of blocks become packed means, as if each block were one token."""
     blocks, head_dim = sums.shape[-2:]
     divisors = sizes[:, None, :blocks, None].exp2().clamp(min=1)

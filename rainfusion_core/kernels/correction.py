@@ -13,10 +13,11 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.kernels.base import Kernel
+from rainfusion_core.kernels.cpu_blocks import lying
 from rainfusion_core.selection.pooling import block_means
 
-# numbers in the logits of the means that are held at a time
-ROOM = 2**22
+# numbers, of logits or of the output, that are held at a time
+ROOM = 2**19
 
 
 def corrected(name: str, kernel: Kernel) -> Callable[..., Tensor]:
@@ -40,13 +41,14 @@ def corrected(name: str, kernel: Kernel) -> Callable[..., Tensor]:
         scale: float | None = None,
         key_lengths: Tensor | None = None,
         lse: Tensor | None = None,
+        **places: Tensor,
     ) -> Tensor:
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         if lse is None:
             lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
-        out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths, lse=lse)
+        out = kernel(q, k, v, kept, scale=scale, key_lengths=key_lengths, lse=lse, **places)
         with torch.no_grad():
-            merge(q, k, v, kept, scale, key_lengths, out, lse)
+            merge(q, k, v, kept, scale, key_lengths, out, lse, **places)
         return out
 
     return attention
@@ -89,35 +91,35 @@ def _merge_means(
     key_lengths: Tensor | None,
     out: Tensor,
     lse: Tensor,
+    rows: Tensor | None = None,
+    key_rows: Tensor | None = None,
 ) -> None:
     """Add the dropped blocks to `out` and `lse`, some query blocks of a head at a time."""
     shared, size = q.shape[1] // k.shape[1], kept.block_size
     ends = [k.shape[-2]] * len(k) if key_lengths is None else key_lengths.tolist()
     for b, h, places in _places(q, kept):
         if places.start == 0 and h % shared == 0:
-            end = ends[b]
-            mean_k, mean_v, sizes = pooled_blocks(
-                k[b, h // shared, :end], v[b, h // shared, :end], size
-            )
+            keys = lying(key_rows, b, h // shared, slice(ends[b]))
+            mean_k, mean_v, sizes = pooled_blocks(*(x[b, h // shared, keys] for x in (k, v)), size)
         bias = _dropped(kept, b, h, places, sizes).repeat_interleave(size, dim=0)
-        some = q[b, h, places]
+        here = lying(rows, b, h, places)
+        some, before = q[b, h, here], lse[b, h, here]
         logits = (some.float() @ mean_k.mT).mul_(scale).add_(bias[: len(some)])
         sums = logits.logsumexp(-1)
-        total = torch.logaddexp(lse[b, h, places], sums)
+        total = torch.logaddexp(before, sums)
         # what neither kept nor dropped keys reach stays zero
         share, more = (
-            torch.where(total == -torch.inf, 0.0, (x - total).exp())
-            for x in (lse[b, h, places], sums)
+            torch.where(total == -torch.inf, 0.0, (x - total).exp()) for x in (before, sums)
         )
         means = logits.sub_(torch.where(sums == -torch.inf, 0.0, sums)[:, None]).exp_() @ mean_v
-        kept_part = out[b, h, places].float() * share[:, None]
-        out[b, h, places] = torch.addcmul(kept_part, means, more[:, None]).to(out.dtype)
-        lse[b, h, places] = total
+        kept_part = out[b, h, here].float() * share[:, None]
+        out[b, h, here] = torch.addcmul(kept_part, means, more[:, None]).to(out.dtype)
+        lse[b, h, here] = total
 
 
 def _places(q: Tensor, kept: KeptBlocks) -> Iterator[tuple[int, int, slice]]:
-    """(batch item, head, queries), whole query blocks whose logits fit into `ROOM`."""
-    step = max(1, ROOM // (kept.block_size * kept.key_blocks)) * kept.block_size
+    """(batch item, head, queries), whole query blocks that fit into `ROOM`."""
+    step = max(1, ROOM // (kept.block_size * max(kept.key_blocks, q.shape[-1]))) * kept.block_size
     for b in range(q.shape[0]):
         for h in range(q.shape[1]):
             for first in range(0, q.shape[-2], step):

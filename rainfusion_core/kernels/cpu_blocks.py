@@ -16,9 +16,8 @@ The sum of the terms tells where a shift was unfit; those query blocks go to tor
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, product
 from math import e, exp, log2
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.kernels.base import Kernel
 
 CHUNK_TOKENS = 4096
 PART_TOKENS = 1024
@@ -35,6 +35,9 @@ SMALLEST_TOTAL, LARGEST_TOTAL = exp(-60), exp(80)
 THREADING_PAYS = 10**8
 
 Ball = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]  # keys and values
+# `rows` and `key_rows` of a `Kernel`
+Places = tuple[Tensor | None, Tensor | None]
 # of the keys in a chunk, for a query block; and what was added to the logits of each query, by block
 Terms = tuple[Callable[[Tensor, int], Tensor], Sequence[Tensor] | None]
 
@@ -70,44 +73,53 @@ def attention(
     tokens: Tensor,
     scale: float,
     lse: Tensor | None = None,
+    places: Places = (None, None),
 ) -> Tensor:
     """Block-sparse attention, in as many threads as torch uses.
 
-    Memory on top of the arguments and the output: copies of k and v, only where they are not
-    contiguous or not of the dtype that they are computed in; and in each thread keys, values and
-    terms of one query block and at most `CHUNK_TOKENS` keys.
+    Memory on top of the arguments and the output: copies of k and v, only where they are not in
+    order, not contiguous or not of the dtype that they are computed in; and in each thread the
+    queries of a part, and keys, values and terms of one query block and at most `CHUNK_TOKENS` keys.
 
     Args:
         tokens: (batch, heads, query_blocks) int64, keys that each query block attends to.
         lse: as in `Kernel`.
     """
     batch, heads, kv_heads = q.shape[0], q.shape[1], k.shape[1]
-    fused = q.dtype == torch.bfloat16 and multiplies_bfloat16()
-    dtype = torch.bfloat16 if fused else torch.float32
-    k, v = (x.to(dtype).flatten(0, 1).contiguous() for x in (k, v))
+    dtype, (rows, key_rows) = computed_in(q.dtype), places
+    fused = dtype == torch.bfloat16
+    k, v = (_in_order(x.to(dtype), key_rows) for x in (k, v))
     out = torch.empty_like(q)
     step = max(PART_TOKENS // kept.block_size, 1)
     balls: list[Ball] = []
 
-    def part(b: int, h: int, first: int) -> _Part:
+    def attend(worker: _Worker, b: int, h: int, first: int) -> None:
         blocks = slice(first, first + step)
         here = slice(first * kept.block_size, (first + step) * kept.block_size)
+        at = lying(rows, b, h, here)
         kv = b * kv_heads + h * kv_heads // heads
-        return _Part(
-            q=q[b, h, here].to(dtype).contiguous(),
+        part = _Part(
+            q=_take(q[b, h], at).to(dtype).contiguous(),
             k=k[kv],
             v=v[kv],
-            out=out[b, h, here],
+            out=_take(out[b, h], at),
             index=kept.index[b, h, blocks],
             lengths=tokens[b, h, blocks].tolist(),
-            lse=None if lse is None else lse[b, h, here],
+            lse=None if lse is None else _take(lse[b, h], at),
             ball=balls[kv] if fused else None,
         )
+        worker.attend(part)
+        if isinstance(at, Tensor):  # what was taken are copies
+            out[b, h].index_copy_(0, at, part.out)
+            if lse is not None and part.lse is not None:
+                lse[b, h].index_copy_(0, at, part.lse)
+
+    longest = int(tokens.max())
 
     def work(queue: Iterator[tuple[int, int, int]]) -> None:
-        worker = _Worker(k, kept.block_size, scale)
+        worker = _Worker(k, longest, kept.block_size, scale)
         for item in queue:
-            worker.attend(part(*item))
+            attend(worker, *item)
 
     products = int(tokens.sum()) * kept.block_size * q.shape[-1]
     threads = torch.get_num_threads() if products >= THREADING_PAYS else 1
@@ -118,6 +130,64 @@ def attention(
         # all threads take from one list, as each becomes free
         run(work, [iter(parts)] * threads)
     return out
+
+
+def head_by_head(
+    kernel: Kernel,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: KeptBlocks,
+    lse: Tensor | None,
+    places: Places,
+    **settings: Any,
+) -> Tensor:
+    """`kernel` for one key head after the other, since it copies all its arguments into float32."""
+    out, shared = torch.empty_like(q), q.shape[1] // k.shape[1]
+    for head in range(k.shape[1]):
+        keys, queries = slice(head, head + 1), slice(head * shared, (head + 1) * shared)
+        rows, key_rows = (
+            x if x is None or x.ndim == 1 else x[:, part]
+            for x, part in zip(places, (queries, keys), strict=True)
+        )
+        out[:, queries] = kernel(
+            q[:, queries],
+            k[:, keys],
+            v[:, keys],
+            replace(kept, index=kept.index[:, queries], count=kept.count[:, queries]),
+            lse=None if lse is None else lse[:, queries],
+            rows=rows,
+            key_rows=key_rows,
+            **settings,
+        )
+    return out
+
+
+def lying(places: Tensor | None, b: int, h: int, tokens: slice) -> slice | Tensor:
+    """Where some tokens of a head lie, `places` being the rows or the key rows of a `Kernel`."""
+    if places is None:
+        return tokens
+    return places[tokens] if places.ndim == 1 else places[b, h, tokens]
+
+
+def _take(x: Tensor, at: slice | Tensor) -> Tensor:
+    return x[at] if isinstance(at, slice) else x.index_select(0, at)
+
+
+def _in_order(x: Tensor, places: Tensor | None) -> Tensor:
+    """(batch * heads, tokens, head_dim), contiguous, from `places` if there are any."""
+    if places is None:
+        return x.flatten(0, 1).contiguous()
+    out = x.new_empty(x.shape)
+    for b, h in product(range(x.shape[0]), range(x.shape[1])):
+        here = places if places.ndim == 1 else places[b, h]
+        torch.index_select(x[b, h], 0, here, out=out[b, h])
+    return out.flatten(0, 1)
+
+
+def computed_in(dtype: torch.dtype) -> torch.dtype:
+    """What a call in `dtype` is computed in on this CPU."""
+    return dtype if dtype == torch.bfloat16 and multiplies_bfloat16() else torch.float32
 
 
 def multiplies_bfloat16() -> bool:
@@ -170,14 +240,13 @@ def _ball(k: Tensor) -> Ball:
 class _Worker:
     """Computes parts in one thread, with buffers that serve every query block."""
 
-    def __init__(self, k: Tensor, block_size: int, scale: float) -> None:
-        keys, head_dim = k.shape[-2:]
-        blocks = -(-min(keys, CHUNK_TOKENS) // block_size)
+    def __init__(self, k: Tensor, longest: int, block_size: int, scale: float) -> None:
+        """`longest`: most keys that a query block attends to."""
+        blocks = max(1, -(-min(longest, CHUNK_TOKENS) // block_size))
         self.block_size, self.scale, self.chunk = block_size, scale, blocks * block_size
-        self.room = k.new_empty(2, blocks, block_size * head_dim)
+        self.room = k.new_empty(2, blocks, block_size * k.shape[-1])
         self.weights = k.new_empty(self.chunk * block_size)
-        # cutting tensors takes as long as adding up: every cut is made once
-        self.rooms = lru_cache(maxsize=16)(self._rooms)
+        self.cuts: dict[int, tuple[Pair, Pair]] = {}
 
     def attend(self, part: _Part) -> None:
         """Write `part.out`."""
@@ -270,12 +339,14 @@ class _Worker:
                 torch.index_select(sources[1], 0, listed, out=blocks[1])
             yield rows
 
-    def _rooms(self, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def rooms(self, size: int) -> tuple[Pair, Pair]:
         """Buffers for keys and values of `size` tokens: as whole blocks, and as tokens."""
-        k, v = self.room
-        tokens = self.room.view(2, self.chunk, -1)
-        full = size // self.block_size
-        return (k[:full], v[:full]), (tokens[0, :size], tokens[1, :size])
+        # cutting tensors takes as long as adding up: every cut is made once
+        if size not in self.cuts:
+            k, v = self.room
+            tokens, full = self.room.view(2, self.chunk, -1), size // self.block_size
+            self.cuts[size] = (k[:full], v[:full]), (tokens[0, :size], tokens[1, :size])
+        return self.cuts[size]
 
     def places(self, part: _Part, block: int) -> Tensor:
         """Places of all keys that the query block attends to."""

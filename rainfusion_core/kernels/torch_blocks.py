@@ -23,16 +23,24 @@ def attention(
     scale: float | None = None,
     key_lengths: Tensor | None = None,
     lse: Tensor | None = None,
+    rows: Tensor | None = None,
+    key_rows: Tensor | None = None,
 ) -> Tensor:
-    """A `Kernel` for every device.
+    """A `Kernel` for every device, that gathers its queries and keys.
 
     Needs less memory than q, k, v and the output together, on top of those; on a CPU the bound is
-    that of `cpu_blocks.attention`. A GPU is waited for once, to read how many keys each row keeps.
+    that of `cpu_blocks.attention`, and a dtype that it does not multiply is converted head by head.
+    A GPU is waited for once, to read how many keys each row keeps.
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    way = cpu_blocks.attention if q.device.type == "cpu" else attention_by_count
+    scale, places = q.shape[-1] ** -0.5 if scale is None else scale, (rows, key_rows)
+    on_cpu = q.device.type == "cpu"
     with torch.no_grad():
-        return way(q, k, v, kept, kept_tokens(kept, k.shape[-2], key_lengths), scale, lse)
+        if on_cpu and k.shape[1] > 1 and q.dtype != cpu_blocks.computed_in(q.dtype):
+            settings = {"scale": scale, "key_lengths": key_lengths}
+            return cpu_blocks.head_by_head(attention, q, k, v, kept, lse, places, **settings)
+        way = cpu_blocks.attention if on_cpu else attention_by_count
+        tokens = kept_tokens(kept, k.shape[-2], key_lengths)
+        return way(q, k, v, kept, tokens, scale, lse, places)
 
 
 def kept_tokens(kept: KeptBlocks, keys: int, key_lengths: Tensor | None) -> Tensor:
@@ -57,6 +65,7 @@ def attention_by_count(
     tokens: Tensor,
     scale: float,
     lse: Tensor | None = None,
+    places: cpu_blocks.Places = (None, None),
 ) -> Tensor:
     """Gather the keys of equally long rows, and attend to them with torch's dense attention.
 
@@ -65,45 +74,51 @@ def attention_by_count(
         lse: as in `Kernel`; it costs a product of its own, because torch's attention on
             most devices does not tell it.
     """
-    batch, heads, queries, head_dim = q.shape
-    kv_heads, keys = k.shape[1:3]
+    heads, queries, head_dim = q.shape[1:]
     if lse is not None:
         lse.fill_(float("-inf"))
     blocks, block_size = kept.count.shape[-1], kept.block_size
-    out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-    q_rows, k_rows, v_rows, out_rows = (x.reshape(-1, head_dim) for x in (q, k, v, out))
-    index = kept.index.reshape(batch * heads * blocks, -1)
+    out = torch.zeros_like(q)
+    index = kept.index.flatten(0, 2)
     place = torch.arange(block_size, device=q.device)
-    # the gathered keys and values of a group stay as small as q and k
-    limit = (q.numel() + k.numel()) // (2 * head_dim)
+    # the gathered keys and values of a group stay half as large as k and v
+    limit = (q.numel() + k.numel()) // (4 * head_dim)
     for rows, length, width in _equal_rows(tokens, queries, block_size):
         for part in rows.split(max(1, limit // (length + width))):
-            head = part // blocks
-            kv_head = head // (heads // kv_heads)
+            b, h = part // (heads * blocks), part // blocks % heads
             listed = index[part, : -(-length // block_size)]
             at_k = (listed[..., None] * block_size + place).flatten(1)[:, :length]
-            at_k = at_k + kv_head[:, None] * keys
-            at_q = (head * queries + part % blocks * block_size)[:, None] + place[:width]
-            q_here, k_here, v_here = q_rows[at_q], k_rows[at_k], v_rows[at_k]
-            out_rows[at_q] = scaled_dot_product_attention(
+            at_q = (part % blocks * block_size)[:, None] + place[:width]
+            here = _lying(at_q, places[0], b, h)
+            there = _lying(at_k, places[1], b, h * k.shape[1] // heads)
+            q_here, k_here, v_here = q[here], k[there], v[there]
+            out[here] = scaled_dot_product_attention(
                 q_here[:, None], k_here[:, None], v_here[:, None], scale=scale
             )[:, 0]
             if lse is not None:
-                _write_lse(lse, at_q, q_here.float() * scale, k_here)
+                _write_lse(lse, here, q_here.float() * scale, k_here)
     return out
 
 
-def _write_lse(lse: Tensor, places: Tensor, q: Tensor, k: Tensor) -> None:
+def _lying(at: Tensor, places: Tensor | None, b: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+    """What picks tokens (rows, tokens) of as many batch items and heads out of a tensor of them all."""
+    b, h = b[:, None], h[:, None]
+    if places is not None:
+        at = places[at] if places.ndim == 1 else places[b, h, at]
+    return b, h, at.long()
+
+
+def _write_lse(lse: Tensor, here: tuple[Tensor, ...], q: Tensor, k: Tensor) -> None:
     """Write the log-sum-exp of equally long rows, as few at a time as need no more room than `k`.
 
     Args:
         lse: (batch, heads, queries), -inf so far.
-        places: (rows, queries), where they go.
+        here: where they go, from `_lying`.
         q, k: (rows, queries, head_dim), (rows, keys, head_dim).
     """
     step = max(1, len(q) * q.shape[-1] // q.shape[1])
-    for at, some_q, some_k in zip(*(x.split(step) for x in (places, q, k)), strict=True):
-        lse.view(-1)[at] = (some_q @ some_k.float().mT).logsumexp(-1)
+    for b, h, at, some_q, some_k in zip(*(x.split(step) for x in (*here, q, k)), strict=True):
+        lse[b, h, at] = (some_q @ some_k.float().mT).logsumexp(-1)
 
 
 def _equal_rows(tokens: Tensor, queries: int, block_size: int) -> Iterator[tuple[Tensor, int, int]]:

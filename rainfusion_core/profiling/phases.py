@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rainfusion_core import fused
 from rainfusion_core.absence import UNSEEN
+from rainfusion_core.attention import KERNELS_THAT_REORDER, attend, choose
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
@@ -79,6 +80,8 @@ class PhasedAttention:
         )
         if fused.can_fuse(method, call, self.kernel, q.device):
             return self._fused(q, k, v, order, call, kernel)
+        if self.kernel in KERNELS_THAT_REORDER:
+            return self._in_place(q, k, v, order, call, kernel)
         with self.timer.part(PERMUTE):
             q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
         with self.timer.part(SELECT):
@@ -97,6 +100,18 @@ class PhasedAttention:
         with self.timer.part(PERMUTE):
             ordered = fused.put_in_order(q, k, v, order, call)
         with self.timer.part(SELECT):
-            self.kept = fused.choose(ordered, order, SELECTORS[call.config.method], call)
+            method = SELECTORS[call.config.method]
+            self.kept = fused.choose(ordered.q_means, ordered.k_means, order, method, call)
         with self.timer.part(KERNEL):
             return fused.attend(ordered, self.kept, order, call, kernel)
+
+    def _in_place(
+        self, q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, call: Call, kernel: Kernel
+    ) -> Tensor:
+        """The kernel takes tokens from where they lie: there is nothing to permute and to restore."""
+        with self.timer.part(SELECT):
+            self.kept = choose(q, k, order, SELECTORS[call.config.method], call)
+        with self.timer.part(KERNEL):
+            if call.config.correction != "none":
+                kernel = corrected(self.kernel, kernel)
+            return attend(q, k, v, self.kept, order, call, kernel)

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from rainfusion_core.errors import UnknownName
 
+# blocks, over all heads, that are averaged at a time: copies of them stay in the cache
+PIECE = 32
+
 
 def block_means(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Tensor:
     """Mean of each block in float32, over its real tokens only, without a float32 copy of `x`.
@@ -26,6 +29,29 @@ def block_means(x: Tensor, block_size: int, lengths: Tensor | None = None) -> Te
         tail = short.mean(dim=-2, keepdim=True, dtype=torch.float32)
         means = torch.cat([means, tail], dim=-2)
     return means if lengths is None else _without_padding(means, x, block_size, lengths)
+
+
+def ordered_block_means(
+    x: Tensor, places: Tensor, block_size: int, lengths: Tensor | None = None
+) -> Tensor:
+    """`block_means` of tokens in another order, of which only some are copied at a time.
+
+    Args:
+        x: (batch, heads, tokens, head_dim), in any strides.
+        places: (tokens,) int64: where each token of the order lies in `x`.
+        lengths: (batch,) int; tokens of the order from here on are padding.
+    """
+    batch, heads, tokens, head_dim = x.shape
+    step = max(1, PIECE // (batch * heads))
+    # of one size and used again: what is made and freed piece by piece the system does not get back
+    room = x.new_empty(batch, heads, min(step * block_size, tokens), head_dim)
+    wide = room if x.dtype == torch.float32 else room.float()
+    means = wide.new_empty(batch, heads, -(-tokens // block_size), head_dim)
+    pieces = zip(places.split(step * block_size), means.split(step, dim=-2), strict=True)
+    for piece, mean in pieces:
+        here = torch.index_select(x, -2, piece, out=room[..., : len(piece), :])
+        mean.copy_(block_means(wide[..., : len(piece), :].copy_(here), block_size))
+    return means if lengths is None else _without_padding(means, x, block_size, lengths, places)
 
 
 REPRESENTATIVES = ("mean", "max", "first", "last", "random")
@@ -81,13 +107,16 @@ def _whole_block_means(x: Tensor) -> Tensor:
     return torch.cat([piece.mean(dim=-2, dtype=torch.float32) for piece in pieces], dim=-2)
 
 
-def _without_padding(means: Tensor, x: Tensor, block_size: int, lengths: Tensor) -> Tensor:
+def _without_padding(
+    means: Tensor, x: Tensor, block_size: int, lengths: Tensor, order: Tensor | None = None
+) -> Tensor:
     """Pool the one block of each batch item in which the padding begins once more."""
     batch, heads, tokens, head_dim = x.shape
     border = (lengths.long() // block_size).clamp(max=means.shape[-2] - 1)
     places = border[:, None] * block_size + torch.arange(block_size, device=x.device)
     real = (places < lengths[:, None]).view(batch, 1, block_size, 1)
-    places = places.clamp(max=tokens - 1).view(batch, 1, block_size, 1)
+    places = places.clamp(max=tokens - 1)
+    places = (places if order is None else order[places]).view(batch, 1, block_size, 1)
     block = x.gather(-2, places.expand(-1, heads, -1, head_dim)).float()
     # where, not times zero: padding may hold NaN
     total = torch.where(real, block, 0.0).sum(dim=-2, keepdim=True)

@@ -76,8 +76,8 @@ class Method:
             in each row. None for methods that score no pairs.
         scores_of_means: (q_means, k_means, call) -> `scores`, from the means of the blocks, for
             methods that keep the best scores and, with their options as they are, need no more of
-            q and k: on a GPU the means are taken while the tokens are put in order. None for
-            others.
+            q and k: the means are taken while the tokens are put in order, or without ever moving
+            them. None for others.
         arrange: (q, k, call) -> order, with q and k in the model's order. None: an order by name.
         order: name in `ORDERS`, or `OWN` with `arrange`.
         sink: whether the source pins the first frame; `sink.first_frame` says when it is done.
@@ -118,6 +118,10 @@ class Method:
         if self.check is not None:
             self.check(complete)
         return complete
+
+    def by_means(self, config: SparseConfig) -> bool:
+        """Whether `scores_of_means` says what `select` does, under a completed configuration."""
+        return self.scores_of_means is not None and config.options == self.options
 
     def _as_word(self, name: str, value: Option) -> Option:
         """A number is a word too where the method reads it itself: 0.2 is a list of one share."""

@@ -4,8 +4,6 @@ import gc
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from rainfusion_core import attention as plain
 from rainfusion_core import fused
@@ -13,6 +11,7 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import KERNELS
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.selectors import SELECTORS, Call
+from tests.peak_memory import PeakMemory
 from tests.selecting import call_of
 from tests.shapes import DEVICE
 
@@ -107,39 +106,6 @@ def test_other_representatives_than_the_mean_are_not_fused(options):
     call = call_of(LAYOUTS["image"], options=options)
     method, device = SELECTORS["rainfusion2"], torch.device("cuda")
     assert not fused.can_fuse(method, call, "triton-blocks", device)
-
-
-class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of storages that are made while it is on, and the most of them at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        inputs = {x.untyped_storage()._cdata for x in args if isinstance(x, torch.Tensor)}
-        for x in out if isinstance(out, tuple | list) else (out,):
-            storage = x.untyped_storage() if isinstance(x, torch.Tensor) else None
-            if storage is not None and storage._cdata not in inputs and storage not in self.seen:
-                self.add(storage)
-        return out
-
-    def add(self, storage) -> None:
-        self.seen[storage] = Size(self, storage.nbytes())
-
-
-class Size:
-    """Lives as long as its storage."""
-
-    def __init__(self, memory: PeakMemory, count: int) -> None:
-        self.memory, self.count = memory, count
-        memory.now += count
-        memory.peak = max(memory.peak, memory.now)
-
-    def __del__(self) -> None:
-        self.memory.now -= self.count
 
 
 @pytest.mark.parametrize("correction", ["none", "pooled"])

@@ -167,34 +167,6 @@ def test_a_cpu_without_avx512_is_named(monkeypatch: pytest.MonkeyPatch):
 
 @BUILT
 @DTYPES
-@pytest.mark.parametrize("by_head", [False, True], ids=["one-order", "an-order-a-head"])
-@pytest.mark.parametrize("corrected", [False, True], ids=["plain", "corrected"])
-def test_tokens_may_lie_in_any_order(dtype: torch.dtype, by_head: bool, corrected: bool):
-    """Queries and keys each in an order of their own, and two heads of queries to one of keys."""
-    shape = Shape(2, 4, 2, 75, 32, 16)
-    q, k, v = shape.qkv(dtype)
-    kept, lengths = shape.kept(0.4), shape.lengths()
-    sizes = [(2, heads) if by_head else () for heads in (4, 2)]
-    rows, key_rows = (torch.rand(*size, 75).argsort(-1) for size in sizes)
-
-    def ordered(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        return x.gather(2, places.expand(2, x.shape[1], 75)[..., None].expand_as(x))
-
-    name = "corrected_attention" if corrected else "attention"
-    in_order = [ordered(q, rows), ordered(k, key_rows), ordered(v, key_rows)]
-    lse, expected_lse = torch.empty(2, 2, 4, 75)
-    expected = getattr(reference, name)(*in_order, kept, key_lengths=lengths, lse=expected_lse)
-    ours = getattr(c_blocks, name)(
-        q, k, v, kept, key_lengths=lengths, lse=lse, rows=rows, key_rows=key_rows
-    )
-    bound = 3 * BOUNDS[dtype] + 2e-6
-    torch.testing.assert_close(ordered(ours, rows), expected, atol=bound, rtol=10 * bound)
-    found = ordered(lse[..., None], rows)[..., 0]
-    torch.testing.assert_close(found, expected_lse, atol=10 * bound, rtol=1e-4)
-
-
-@BUILT
-@DTYPES
 def test_without_the_openmp_of_torch_threads_of_its_own_do_the_work(monkeypatch, dtype):
     shape = Shape(1, 4, 2, 330, 64, 64)
     q, k, v = shape.qkv(dtype)

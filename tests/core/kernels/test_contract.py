@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from rainfusion_core.attention import KERNELS_THAT_REORDER
 from rainfusion_core.kernels import KERNELS, available_kernels, reference, unavailable_reason
+from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.kernels.torch_blocks import attention_by_count, kept_tokens
 from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
 
@@ -66,3 +68,44 @@ def test_logits_of_any_size_have_their_lse(name):
     _, lse = lse_of(KERNELS[name], q, k, v, kept)
     _, expected = lse_of(reference.attention, q, k, v, kept)
     torch.testing.assert_close(lse, expected)
+
+
+def by_count(q, k, v, kept, *, key_lengths, lse, rows, key_rows):
+    """`torch-blocks` as on devices that are no CPU."""
+    tokens = kept_tokens(kept, k.shape[-2], key_lengths)
+    return attention_by_count(q, k, v, kept, tokens, q.shape[-1] ** -0.5, lse, (rows, key_rows))
+
+
+IN_PLACE = {name: KERNELS[name] for name in NAMES if name in KERNELS_THAT_REORDER}
+WAYS = {
+    **IN_PLACE,
+    **{f"{name}, corrected": corrected(name, kernel) for name, kernel in IN_PLACE.items()},
+    "by count": by_count,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("by_head", [False, True], ids=["one-order", "an-order-a-head"])
+def test_tokens_may_lie_in_any_order(way: str, dtype: torch.dtype, by_head: bool):
+    """Queries and keys each in an order of their own, and two heads of queries to one of keys."""
+    shape = Shape(2, 4, 2, 75, 32, 16)
+    # as models have them: heads between tokens and head_dim in memory
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in shape.qkv(dtype))
+    kept, lengths = shape.kept(0.4), shape.lengths()
+    sizes = [(2, heads) if by_head else () for heads in (4, 2)]
+    rows, key_rows = (torch.rand(*size, 75, device=DEVICE).argsort(-1) for size in sizes)
+
+    def ordered(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        return x.gather(2, places.expand(2, x.shape[1], 75)[..., None].expand_as(x))
+
+    name = "corrected_attention" if "corrected" in way else "attention"
+    in_order = [ordered(q, rows), ordered(k, key_rows), ordered(v, key_rows)]
+    lse, expected_lse = torch.empty(2, 2, 4, 75, device=DEVICE)
+    expected = getattr(reference, name)(*in_order, kept, key_lengths=lengths, lse=expected_lse)
+    ours = WAYS[way](q, k, v, kept, key_lengths=lengths, lse=lse, rows=rows, key_rows=key_rows)
+    assert ours.dtype == dtype and ours.stride() == q.stride()
+    bound = TOLERANCES[dtype]
+    torch.testing.assert_close(ordered(ours, rows), expected, atol=bound, rtol=bound)
+    found = ordered(lse[..., None], rows)[..., 0]
+    torch.testing.assert_close(found, expected_lse, atol=bound, rtol=bound)

@@ -21,9 +21,10 @@ def qkv():
     return [torch.randn(1, 2, LAYOUT.tokens, 16) for _ in range(3)]
 
 
+@pytest.mark.parametrize("kernel", ["auto", "reference"])
 @pytest.mark.parametrize("order", ["compact", "raster"])
-def test_phases_give_what_sparse_attention_gives(order):
-    config = SparseConfig(sparsity=0.6, block_size=16, order=order)
+def test_phases_give_what_sparse_attention_gives(order, kernel):
+    config = SparseConfig(sparsity=0.6, block_size=16, order=order, kernel=kernel)
     q, k, v = qkv()
     phased = attention(config)
     out = phased.attend(0, q, k, v, None, 0.25)
@@ -32,9 +33,15 @@ def test_phases_give_what_sparse_attention_gives(order):
 
 
 def test_each_phase_is_timed():
-    phased = attention(CONFIG)
+    phased = attention(SparseConfig(sparsity=0.6, block_size=16, kernel="reference"))
     phased.attend(0, *qkv(), None, 0.25)
     assert set(phased.timer.take().outside) == {PERMUTE, SELECT, KERNEL, RESTORE}
+
+
+def test_kernels_that_take_tokens_from_where_they_lie_have_nothing_to_restore():
+    phased = attention(CONFIG)
+    phased.attend(0, *qkv(), None, 0.25)
+    assert set(phased.timer.take().outside) == {PERMUTE, SELECT, KERNEL}
     assert phased.kernel in ("c-blocks", "torch-blocks")
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rainfusion_core.errors import UnknownName
-from rainfusion_core.selection.pooling import block_means, representatives
+from rainfusion_core.selection.pooling import block_means, ordered_block_means, representatives
 
 
 def test_a_block_becomes_the_mean_of_its_tokens():
@@ -44,6 +44,20 @@ def test_padding_is_left_out_of_every_mean(tokens):
     for item, mean, length in zip(x, means, lengths.tolist(), strict=True):
         wanted = block_means(item[None, :, :length], 8)[0]
         torch.testing.assert_close(mean[:, : wanted.shape[-2]], wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("tokens", [16, 9, 75, 800])
+def test_means_in_another_order_are_those_of_tokens_put_in_it(tokens, padded, dtype):
+    x, places = torch.randn(2, tokens, 3, 8, dtype=dtype).transpose(1, 2), torch.randperm(tokens)
+    lengths = torch.tensor([tokens // 3, tokens]) if padded else None
+    expected = block_means(x[:, :, places], 16, lengths)
+    if lengths is not None:
+        x[0, :, places[lengths[0] :]] = float("nan")
+        expected[0, :, -(-tokens // 3 // 16) :] = float("nan")  # whatever padding has
+    means = ordered_block_means(x, places, 16, lengths)
+    torch.testing.assert_close(means, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("tokens", [64, 75])

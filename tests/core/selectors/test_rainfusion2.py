@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rainfusion_core.attention import choose
 from rainfusion_core.budget import BUDGETS, chosen_per_row, predicted_density
 from rainfusion_core.errors import ConfigError, UnknownName, UnsupportedLayout
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
@@ -112,6 +113,17 @@ def test_equal_scores_keep_no_extra_block():
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.8, 0.99])
 def test_every_batch_item_and_head_keeps_what_a_plain_loop_keeps(order, budget, sparsity):
     assert_as_by_hand(*qk(order), order, sparsity=sparsity, budget=budget)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_blocks_chosen_where_the_tokens_lie_are_those_of_tokens_in_order(order, padded):
+    q, k = qk(order)
+    lengths = torch.tensor([order.tokens - 2] * len(q)) if padded else None
+    call = call_of(order.layout, block_size=order.block_size, key_lengths=lengths)
+    kept = choose(q, k, order, SELECTORS["rainfusion2"], call)
+    in_order = SELECTORS["rainfusion2"].select(order.permute(q), order.permute(k), order, call)
+    assert kept_lists(kept) == kept_lists(in_order)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
