@@ -100,7 +100,9 @@ def _merge_means(
     for b, h, places in _places(q, kept):
         if places.start == 0 and h % shared == 0:
             keys = lying(key_rows, b, h // shared, slice(ends[b]))
-            mean_k, mean_v, sizes = pooled_blocks(*(x[b, h // shared, keys] for x in (k, v)), size)
+            mean_k, mean_v, sizes = pooled_blocks(
+                k[b, h // shared, keys], v[b, h // shared, keys], size
+            )
         bias = _dropped(kept, b, h, places, sizes).repeat_interleave(size, dim=0)
         here = lying(rows, b, h, places)
         some, before = q[b, h, here], lse[b, h, here]

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
-from rainfusion_core.kernels.base import Kernel
 
 CHUNK_TOKENS = 4096
 PART_TOKENS = 1024
@@ -133,7 +132,7 @@ def attention(
 
 
 def head_by_head(
-    kernel: Kernel,
+    kernel: Callable[..., Tensor],
     q: Tensor,
     k: Tensor,
     v: Tensor,

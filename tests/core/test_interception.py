@@ -1,5 +1,6 @@
 import inspect
 
+import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch.nn.functional import scaled_dot_product_attention
@@ -97,3 +98,16 @@ def test_the_op_obeys_the_rules_of_torch():
         torch.ops.rainfusion.self_attention.default, arguments, test_utils=rules
     )
     assert found == dict.fromkeys(rules, "SUCCESS")
+
+
+@pytest.mark.parametrize("lying", ["heads-outside", "heads-inside", "part-of-a-larger-tensor"])
+def test_the_output_lies_in_memory_as_the_queries_do(lying):
+    x = torch.randn(2, 3, 7, 8)
+    if lying != "heads-outside":
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    if lying == "part-of-a-larger-tensor":
+        x = torch.stack([x, x], dim=-2).unbind(-2)[0]
+    _, processor = recorded(SdpaProcessor())
+    out = processor(None, x)
+    torch.testing.assert_close(out, scaled_dot_product_attention(x, x, x))
+    assert out.stride() == torch.empty_like(x).stride()
