@@ -23,7 +23,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rainfusion_core.attention import sparse_attention
+from rainfusion_core import fused
+from rainfusion_core.attention import choose, sparse_attention
 from rainfusion_core.blocks import KeptBlocks, kept_from_mask
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import KERNELS, choose_kernel, reference, unavailable_reason
@@ -78,6 +79,10 @@ SHAPES = {
 }
 # threads of OpenMP wait busily for some milliseconds after their work, and every arm has its own
 PAUSE_S = 0.03
+# arms that choose blocks themselves, so that nothing can be said of their error
+OTHER_MASKS = ("whole call", "front end")
+# of somebody else's kernel
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, ImportError, AssertionError)
 QUICK = ("shapes", "8k-128", "13k-64")
 
 
@@ -146,7 +151,10 @@ def arms_of(case: Case, skipped: dict[str, str]) -> dict[str, Callable[[], Tenso
         arms["whole call"] = whole_call(case)
         arms["front end"] = front_end(case)
     for name, peer in PEERS.items():
-        made = peer(q, k, v, kept, case.sparsity)
+        try:
+            made = peer(q, k, v, kept, case.sparsity)
+        except FAILURES as error:
+            made = failed(error)
         if isinstance(made, str):
             skipped[name] = made
         else:
@@ -165,12 +173,14 @@ def front_end(case: Case) -> Callable[[], Tensor]:
     config = SparseConfig(sparsity=case.sparsity, sink=False)
     method, q, k, v = SELECTORS[config.method], case.q, case.k, case.v
     call = Call(case.shape.layout, method.complete(config), q.shape[-1] ** -0.5)
+    name, _ = choose_kernel("auto", q.device, q.dtype, q.shape[-1])
 
     def run() -> Tensor:
         order = method.ordered(q, k, call)
-        ordered = order.permute(q), order.permute_keys(k), order.permute_keys(v)
-        method.select(*ordered[:2], order, call)
-        return order.unpermute(ordered[2])
+        if not fused.can_fuse(method, call, name, q.device):
+            return choose(q, k, order, method, call).index
+        ordered = fused.put_in_order(q, k, v, order, call)
+        return fused.choose(ordered.q_means, ordered.k_means, order, method, call).index
 
     return run
 
@@ -186,15 +196,19 @@ def measure(case: Case, repeats: int, skipped: dict[str, str]) -> None:
         begin = time.perf_counter()
         try:
             out = arm()
-        except (RuntimeError, TypeError, ValueError) as error:  # of somebody else's kernel
-            skipped[name] = f"failed: {str(error).splitlines()[0][:90]}"
+        except FAILURES as error:
+            skipped[name] = failed(error)
             arms.pop(name)
             continue
         synchronize(case.q.device)
         if run:
             case.times.setdefault(name, []).append(1e3 * (time.perf_counter() - begin))
-        elif name in list(KERNELS) or name.startswith("dense "):
+        elif name not in OTHER_MASKS and not name.endswith(" corrected"):
             case.errors[name] = error_of(case, out, dense=name.startswith("dense "))
+
+
+def failed(error: Exception) -> str:
+    return f"failed: {(str(error) or type(error).__name__).splitlines()[0][:90]}"
 
 
 def error_of(case: Case, out: Tensor, *, dense: bool) -> float:
@@ -219,7 +233,8 @@ def rows_of(case: Case) -> Iterator[dict]:
     fastest = min(dense, key=dense.__getitem__)
     moved = 4 * q.numel() * q.element_size()
     for name, times in case.times.items():
-        low, middle, high = quantiles(times, n=10)[1], median(times), quantiles(times, n=10)[7]
+        fifths = quantiles(times, n=5, method="inclusive")
+        low, middle, high = fifths[0], median(times), fifths[-1]
         share = 1.0 if name.startswith("dense ") else case.kept.density
         flops = 4 * q.shape[1] * q.shape[-1] * q.shape[-2] ** 2 * share
         yield {
@@ -256,9 +271,7 @@ def run(arguments: argparse.Namespace, device: torch.device) -> tuple[list[dict]
         for dtype, mask, sparsity in itertools.product(
             arguments.dtypes, MASKS, arguments.sparsities
         ):
-            if mask == "selected" and sparsity not in (0.0, *arguments.selected):
-                continue
-            if mask == "selected" and not sparsity:
+            if mask == "selected" and sparsity not in arguments.selected:
                 continue
             torch._dynamo.reset()  # FlexAttention compiles every shape, up to a limit
             q, k, v = qkv(SHAPES[name], DTYPES[dtype], device)

@@ -56,6 +56,17 @@ def kept_from_mask(mask: Tensor, block_size: int, width: int | None = None) -> K
     return KeptBlocks(index[..., :width].contiguous(), count.contiguous(), key_blocks, block_size)
 
 
+def kept_mask(kept: KeptBlocks) -> Tensor:
+    """(batch, heads, query_blocks, key_blocks) bool: the mask that `kept_from_mask` would take."""
+    width = kept.index.shape[-1]
+    listed = torch.arange(width, device=kept.index.device) < kept.count[..., None]
+    shape = (*kept.count.shape, kept.key_blocks + 1)
+    # padding entries of the index go into one column more, which is cut off
+    place = torch.where(listed, kept.index.long(), kept.key_blocks)
+    mask = torch.zeros(shape, dtype=torch.bool, device=kept.index.device)
+    return mask.scatter_(-1, place, True)[..., :-1]
+
+
 def dense_blocks(
     batch: int, heads: int, blocks: int, *, block_size: int, device: torch.device | None = None
 ) -> KeptBlocks:

@@ -7,11 +7,12 @@ Source: Sol-Attn, arXiv 2607.24027. Differs: blocks and selection are those of t
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.blocks import KeptBlocks, kept_mask
 from rainfusion_core.kernels.base import Kernel
 from rainfusion_core.kernels.cpu_blocks import lying
 from rainfusion_core.selection.pooling import block_means
@@ -131,9 +132,5 @@ def _places(q: Tensor, kept: KeptBlocks) -> Iterator[tuple[int, int, slice]]:
 def _dropped(kept: KeptBlocks, b: int, h: int, places: slice, sizes: Tensor) -> Tensor:
     """(query_blocks, means) float32: log of the size of a block, -inf where it is kept."""
     blocks = slice(places.start // kept.block_size, places.stop // kept.block_size)
-    index, count = kept.index[b, h, blocks].long(), kept.count[b, h, blocks, None]
-    listed = torch.arange(index.shape[-1], device=index.device) < count
-    hits = sizes.new_zeros(len(index), kept.key_blocks)
-    # add, not assign: padding may repeat a kept block
-    hits.scatter_add_(-1, index, listed.to(hits.dtype))
-    return torch.where(hits[:, : len(sizes)] > 0, -torch.inf, sizes.log())
+    rows = replace(kept, index=kept.index[b, h, blocks], count=kept.count[b, h, blocks])
+    return torch.where(kept_mask(rows)[:, : len(sizes)], -torch.inf, sizes.log())

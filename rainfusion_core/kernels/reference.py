@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.blocks import KeptBlocks, kept_mask
 
 
 def attention(
@@ -72,9 +72,5 @@ def corrected_attention(
 
 def token_mask(kept: KeptBlocks, queries: int, keys: int) -> Tensor:
     """(batch, heads, queries, keys) bool, True where the pair is attended."""
-    valid = torch.arange(kept.index.shape[-1], device=kept.index.device) < kept.count[..., None]
-    hits = kept.index.new_zeros(*kept.count.shape, kept.key_blocks)
-    # add, not assign: padding may repeat a kept block
-    hits.scatter_add_(-1, kept.index.long(), valid.to(hits.dtype))
-    mask = hits.bool().repeat_interleave(kept.block_size, dim=-2)[..., :queries, :]
+    mask = kept_mask(kept).repeat_interleave(kept.block_size, dim=-2)[..., :queries, :]
     return mask.repeat_interleave(kept.block_size, dim=-1)[..., :keys]

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from rainfusion_core.blocks import KeptBlocks
-
 
 @torch.no_grad()
 def block_mass(
@@ -49,17 +47,6 @@ def _block_sums(x: Tensor, block_size: int, blocks: int) -> Tensor:
     """Sums over blocks of the last axis."""
     short = blocks * block_size - x.shape[-1]
     return torch.nn.functional.pad(x, (0, short)).unflatten(-1, (blocks, block_size)).sum(-1)
-
-
-def kept_mask(kept: KeptBlocks) -> Tensor:
-    """(batch, heads, query_blocks, key_blocks) bool: True where a pair is kept."""
-    width = kept.index.shape[-1]
-    listed = torch.arange(width, device=kept.index.device) < kept.count[..., None]
-    shape = (*kept.count.shape, kept.key_blocks + 1)
-    # padding entries of the index go into one column more, which is cut off
-    place = torch.where(listed, kept.index.long(), kept.key_blocks)
-    mask = torch.zeros(shape, dtype=torch.bool, device=kept.index.device)
-    return mask.scatter_(-1, place, True)[..., :-1]
 
 
 def recall(mass: Tensor, mask: Tensor, tokens: int, block_size: int) -> Tensor:

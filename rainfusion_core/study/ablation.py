@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.attention import sparse_attention
-from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.blocks import KeptBlocks, kept_mask
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import UnsupportedLayout
 from rainfusion_core.kernels.dense import DENSE_KERNELS, choose_dense
@@ -18,7 +18,6 @@ from rainfusion_core.recording import CapturedCall
 from rainfusion_core.selection.mass import (
     best_recall,
     block_mass,
-    kept_mask,
     rank_correlation,
     recall,
     relative_error,

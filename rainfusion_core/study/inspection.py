@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid
 from rainfusion_core.order import TokenOrder
 from rainfusion_core.recording import CapturedCall
 from rainfusion_core.selection.heads import TYPES, head_types
-from rainfusion_core.selection.mass import block_mass, kept_mask, recall
+from rainfusion_core.selection.mass import block_mass, recall
 from rainfusion_core.selectors import SELECTORS, Call, Memory
 
 QUERY, KEPT = 2, 1  # values of a covering

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from rainfusion_core.blocks import kept_from_mask
+from rainfusion_core.blocks import kept_from_mask, kept_mask
 from rainfusion_core.selection.mass import (
     best_recall,
     block_mass,
-    kept_mask,
     rank_correlation,
     recall,
     relative_error,

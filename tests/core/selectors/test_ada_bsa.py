@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text
-from rainfusion_core.selection.mass import kept_mask
 from tests.selecting import kept_lists, order_of, qk, select
 
 TWELVE = order_of(LatentGrid(1, 1, 192), name="raster")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text
 from rainfusion_core.order import token_places
-from rainfusion_core.selection.mass import kept_mask
 from tests.selecting import kept_lists, one_number_keys, order_of, qk, select
 
 ORDER = order_of(LatentGrid(1, 8, 20))

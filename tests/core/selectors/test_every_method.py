@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from rainfusion_core import SparseConfig, install, sparse_attention
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.kernels import reference
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors import SELECTORS, Memory
 from tests import pipelines
 from tests.selecting import call_of

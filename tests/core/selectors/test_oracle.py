@@ -2,8 +2,8 @@
 
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text
-from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors import SELECTORS
 from tests.selecting import call_of, order_of, qk, select
 

@@ -2,9 +2,10 @@
 
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.order import AXES
-from rainfusion_core.selection.mass import block_mass, kept_mask
+from rainfusion_core.selection.mass import block_mass
 from rainfusion_core.selectors import SELECTORS, Memory
 from tests.selecting import call_of
 

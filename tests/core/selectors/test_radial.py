@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text
-from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors.radial import decay_needed, reach
 from tests.selecting import order_of, qk, select
 

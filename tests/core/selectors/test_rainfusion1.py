@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.order import token_order, token_places
 from rainfusion_core.selection.heads import TYPES
-from rainfusion_core.selection.mass import block_mass, kept_mask, recall
+from rainfusion_core.selection.mass import block_mass, recall
 from rainfusion_core.selectors import SELECTORS, Memory
 from tests.heads import looking
 from tests.selecting import call_of

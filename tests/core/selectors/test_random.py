@@ -2,8 +2,8 @@
 
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid
-from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors import Memory
 from tests.selecting import order_of, qk, select
 

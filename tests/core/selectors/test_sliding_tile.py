@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid, Text
 from rainfusion_core.order import token_places
-from rainfusion_core.selection.mass import kept_mask
 from tests.selecting import call_of, kept_lists, order_of, qk, select
 
 

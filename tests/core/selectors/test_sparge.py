@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid
-from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors.sparge import self_similarity
 from tests.selecting import kept_lists, order_of, qk, select
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from rainfusion_core.blocks import kept_mask
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
-from rainfusion_core.selection.mass import kept_mask
 from rainfusion_core.selectors import SELECTORS, Memory
 from tests.selecting import call_of, kept_lists
 
