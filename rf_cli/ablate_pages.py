@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rf_cli import media, saving
-from rf_cli.ablate_plan import METHODS
-from rf_cli.ablate_sections import PAGE, RECORD, near_a_fifth, sections
+from rf_cli.ablate_plan import METHODS, near_a_fifth
+from rf_cli.ablate_sections import PAGE, RECORD, TABLES, reached, sections
 from rf_cli.plots import Point, plot
+from rf_cli.sections import text
 
-REACHED = 0.1  # a density this far from the asked one is another one
 TEMPLATE = Path(__file__).with_name("ablate_page.html")
 
 
@@ -21,7 +21,8 @@ def write(record: dict[str, Any], folder: Path) -> None:
     for name, content in drawn.items():
         saving.write(folder / name, content)
     media.write_text(folder / PAGE, page(record, drawn))
-    record["files"] = [*drawn, PAGE, RECORD]
+    media.write_text(folder / TABLES, text(record, sections(record), "md"))
+    record["files"] = [*drawn, PAGE, TABLES, RECORD]
     media.write_json(folder / RECORD, record)
 
 
@@ -32,7 +33,9 @@ def plots(record: Mapping[str, Any]) -> dict[str, bytes]:
     """
     drawn: dict[str, bytes] = {}
     for size in record["settings"]["sizes"]:
-        rows = [row for row in record[METHODS] if row["size"] == size and _reached(row)]
+        rows = [row for row in record[METHODS] if row["size"] == size and reached(row)]
+        if not rows:
+            continue  # methods that miss a density would only squeeze the picture
         drawn |= {
             f"recall-{size}.png": plot(
                 _series(rows, "achieved", "recall"), title=f"Recall of softmax mass, {size}",
@@ -51,11 +54,6 @@ def plots(record: Mapping[str, Any]) -> dict[str, bytes]:
     return drawn
 
 
-def _reached(row: Mapping[str, Any]) -> bool:
-    """Whether the method kept what was asked; others would only squeeze the picture."""
-    return "achieved" in row and abs(row["achieved"]["mean"] - row["density"]) <= REACHED
-
-
 def _series(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, list[Point]]:
     series: dict[str, list[Point]] = {}
     for row in rows:
@@ -68,7 +66,7 @@ def _layers(record: Mapping[str, Any], size: str, names: Collection[str]) -> dic
     rows = [r for r in record["per_layer"] if r["size"] == size and r["method"] in names]
     series: dict[str, list[Point]] = {}
     for row in rows:
-        if row["density"] == near_a_fifth(rows):
+        if row["density"] == near_a_fifth(each["density"] for each in rows):
             error = row["error"]
             point = Point(row["layer"], error["mean"], error["low"], error["high"])
             series.setdefault(row["method"], []).append(point)
@@ -78,7 +76,7 @@ def _layers(record: Mapping[str, Any], size: str, names: Collection[str]) -> dic
 def _costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
     series = {}
     for row in rows:
-        if row["density"] == near_a_fifth(rows):
+        if row["density"] == near_a_fifth(each["density"] for each in rows):
             error = row["error"]
             cost = max(row["predict_ms"]["mean"], 1e-3)
             series[row["method"]] = [Point(cost, error["mean"], error["low"], error["high"])]

@@ -1,6 +1,6 @@
 """What an ablation measures: clips, captured calls, and the variants that are asked about each of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,9 @@ ORDERS = ("compact", "window", "frame", "raster")
 IDEAS, SINK, METHODS = "ideas", "sink", "methods"  # the groups of variants
 DENSITIES = (0.1, 0.2, 0.3)
 # representatives and orders are compared at 80 % sparsity and at 70 %, the sink where it has room
-IDEA_DENSITIES, SINK_DENSITIES = (0.2, 0.3), (0.4, 0.5)
+IDEA_DENSITIES, SINK_DENSITIES = (0.2, 0.3), (0.3, 0.4, 0.5)
+SINK_RENDERED = 0.4  # the density at which it is also rendered
+REACHED = 0.1  # a density this far from the asked one is another one
 SMALL_BLOCK = 64
 BESIDE: dict[str, dict[str, Any]] = {  # variants in the league, by what they are called
     # tuned for other models, the gate lets everything through here
@@ -50,7 +52,10 @@ class Scale:
     Attributes:
         captured: steps whose calls are kept, as shares of all steps.
         layers: how many are kept, spread evenly; None keeps all.
-        render_clips: of the clips, how many are also rendered with every method.
+        render_clips: of the clips, how many are also rendered with every method at the density
+            nearest to a fifth; None renders all.
+        other_render_clips: the same at other densities.
+        sink_render_clips: the same with the sink and without.
     """
 
     prompts: int
@@ -59,18 +64,24 @@ class Scale:
     captured: Sequence[float]
     layers: int | None
     densities: Sequence[float] = DENSITIES
-    render_clips: int = 8
+    render_clips: int | None = None
+    other_render_clips: int | None = 2
+    sink_render_clips: int | None = 8
 
 
-FULL = Scale(prompts=16, seeds=(0, 1), steps=10, captured=(0.5,), layers=None)
+# an hour on two cores: docs/evidence.md, section 7, adds it up
+FULL = Scale(prompts=16, seeds=(0, 1), steps=8, captured=(0.5,), layers=3)
 QUICK = Scale(
-    prompts=3, seeds=(0,), steps=8, captured=(0.5,), layers=3, densities=(0.2,), render_clips=2
-)
+    prompts=3, seeds=(0,), steps=8, captured=(0.5,), layers=3, densities=(0.2,),
+    render_clips=2, sink_render_clips=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Plan:
     """`clips` of every size come in the same order, so that they pair up by number.
+
+    The league is asked about the first size alone, the ideas about all.
 
     Attributes:
         named: for every clip what its prompt names, where a judge knows its words, else None.
@@ -82,6 +93,40 @@ class Plan:
     steps: Sequence[int]
     entries: Sequence[Entry]
     scale: Scale = field(default=FULL)
+
+    @property
+    def first_size(self) -> str:
+        return next(iter(self.clips))
+
+    def entries_of(self, size: str) -> list[Entry]:
+        """What is asked about the calls of this size."""
+        return [e for e in self.entries if e.group != METHODS or size == self.first_size]
+
+    def renders(self) -> list[tuple[int, Entry]]:
+        """(number of a clip of the first size, entry): clip after clip, what most clips get first."""
+        available = len(self.clips[self.first_size])
+        counts = {
+            number: min(available, available if count is None else count)
+            for number, entry in enumerate(self.entries)
+            if (count := self._render_clips(entry)) != 0
+        }
+        wanted = [(-count, index, n) for n, count in counts.items() for index in range(count)]
+        return [(index, self.entries[number]) for _, index, number in sorted(wanted)]
+
+    def _render_clips(self, entry: Entry) -> int | None:
+        """How many clips are rendered with a variant; None: all there are."""
+        density = entry.factors["density"]
+        if entry.group == METHODS and entry.variant.config.mass is None:
+            # a mass target cannot be moved to a density from within a render
+            near = density == near_a_fifth(self.scale.densities)
+            return self.scale.render_clips if near else self.scale.other_render_clips
+        at = entry.group == SINK and density == SINK_RENDERED
+        return self.scale.sink_render_clips if at else 0
+
+
+def near_a_fifth(densities: Iterable[float]) -> float:
+    """The density nearest to 20 %, which every scale measures."""
+    return min(densities, key=lambda density: abs(density - 0.2))
 
 
 def captured_steps(scale: Scale, steps: int) -> list[int]:

@@ -5,6 +5,7 @@ A clip's value is the mean over its captured calls. Seeds of one prompt are draw
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite
 from statistics import fmean, median
 from typing import Any
 
@@ -16,6 +17,11 @@ from rf_cli.compare_record import plain
 MEASURED = ("density", "recall", "best_recall", "rank_correlation", "error")
 TIMES = ("predict_ms", "attention_ms", "dense_ms")
 RENDERED = ("density", "psnr", "ssim", "lpips", "agreement", "dense_agreement")
+FIRSTS = {  # by group: the value of each factor that the others are held against
+    METHODS: {"method": "rainfusion2"},
+    IDEAS: {"representative": "mean", "order": "compact"},
+    SINK: {"sink": "on"},
+}
 Values = dict[int, float]  # by clip
 Calls = dict[int, list[dict[str, Any]]]  # outcomes of all calls, by clip
 
@@ -27,6 +33,7 @@ def record(ablation: Ablation, *, command: str, environment: Mapping[str, Any]) 
         (number, size): _calls(ablation, entry, size)
         for number, entry in enumerate(plan.entries)
         for size in plan.clips
+        if entry in plan.entries_of(size)
     }
     rows: dict[str, list[dict[str, Any]]] = {IDEAS: [], SINK: [], METHODS: []}
     layers: list[dict[str, Any]] = []
@@ -127,15 +134,10 @@ def _answers(
     ablation: Ablation, found: Mapping[tuple[int, str], Calls]
 ) -> Iterator[dict[str, Any]]:
     """Paired differences: of everything the same but one factor, its first value minus another."""
-    firsts = {
-        METHODS: {"method": "rainfusion2"},
-        IDEAS: {"representative": "mean", "order": "compact"},
-        SINK: {"sink": "on"},
-    }
     entries = ablation.plan.entries
     for (number, size), calls in found.items():
         entry = entries[number]
-        for factor, first in firsts.get(entry.group, {}).items():
+        for factor, first in FIRSTS[entry.group].items():
             other = next(
                 (n for n, e in enumerate(entries) if e.group == entry.group
                  and e.factors == {**entry.factors, factor: first}),
@@ -167,15 +169,12 @@ def _difference(
 
 
 def _renders(ablation: Ablation) -> list[dict[str, Any]]:
-    size = next(iter(ablation.plan.clips))
+    """What was rendered, `minus` being the PSNR minus that of the first of the group on the same clips."""
+    size = ablation.plan.first_size
     rows = []
     for entry in ablation.plan.entries:
-        cells = {
-            index: cell
-            for index in range(len(ablation.plan.clips[size]))
-            if (cell := ablation.cells.get(ablation.render_key(entry, size, index))) is not None
-        }
-        if entry.group != METHODS or not cells:
+        cells = _rendered(ablation, entry, size)
+        if not cells:
             continue
         values = {
             name: {i: float(cell[name]) for i, cell in cells.items() if cell[name] is not None}
@@ -186,13 +185,34 @@ def _renders(ablation: Ablation) -> list[dict[str, Any]]:
                 i: cell["dense_times"][stage] / cell["times"][stage] for i, cell in cells.items()
             }
         summary = {name: _interval(ablation, size, each) for name, each in values.items()}
+        minus = _interval(ablation, size, _psnr_minus_first(ablation, entry, size, cells))
         rows.append(
             {
-                "size": size,
-                **entry.factors,
-                "clips": len(cells),
-                "achieved": summary.pop("density"),
-                **summary,
+                "size": size, "group": entry.group, **entry.factors, "clips": len(cells),
+                "achieved": summary.pop("density"), "minus": minus, **summary,
             }
-        )
+        )  # fmt: skip
     return rows
+
+
+def _rendered(ablation: Ablation, entry: Entry | None, size: str) -> dict[int, dict[str, Any]]:
+    """Finished renders by clip."""
+    return {
+        index: cell
+        for index in range(len(ablation.plan.clips[size]))
+        if entry is not None
+        and (cell := ablation.cells.get(ablation.render_key(entry, size, index))) is not None
+    }
+
+
+def _psnr_minus_first(
+    ablation: Ablation, entry: Entry, size: str, cells: Mapping[int, Mapping[str, Any]]
+) -> Values:
+    wanted = {**entry.factors, **FIRSTS[entry.group]}
+    alike = (e for e in ablation.plan.entries if (e.group, e.factors) == (entry.group, wanted))
+    first = next(alike, None)
+    if first is entry:
+        return {}
+    others = _rendered(ablation, first, size)
+    pairs = {i: (cells[i]["psnr"], others[i]["psnr"]) for i in cells.keys() & others.keys()}
+    return {i: a - b for i, (a, b) in sorted(pairs.items()) if isfinite(a) and isfinite(b)}

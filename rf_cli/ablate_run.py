@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.config import SparseConfig
 from rf_cli import media, saving
-from rf_cli.ablate_plan import METHODS, Entry, Plan
+from rf_cli.ablate_plan import REACHED, Entry, Plan
 from rf_cli.cells import Cells
 from rf_cli.progress import Report
 
@@ -65,12 +65,13 @@ class Ablation:
         total = sum(map(len, self.plan.clips.values()))
         for number, (size, index, clip) in enumerate(self._clips()):
             report("measuring clips", number, total)
+            asked = len(self.plan.entries_of(size))
             if not any(self._missing(size, index, where) for where in self._places()):
-                self.reused += len(self._places()) * len(self.plan.entries)
+                self.reused += len(self._places()) * asked
                 continue
             for call in self._calls(size, index, clip):
                 missing = self._missing(size, index, (call.layer, call.step))
-                self.reused += len(self.plan.entries) - len(missing)
+                self.reused += asked - len(missing)
                 variants = [entry.variant for entry in missing]
                 found = examine(call, variants, steps=clip.steps)
                 for entry, (_, outcome) in zip(missing, found, strict=True):
@@ -79,24 +80,32 @@ class Ablation:
                     self.measured += 1
 
     def render(self, report: Report) -> None:
-        """The methods end to end, each clip against its dense render."""
-        # a mass target cannot be moved to a density from within a render
-        listed = [
-            entry
-            for entry in self.plan.entries
-            if entry.group == METHODS and entry.variant.config.mass is None
+        """End to end, each clip against its dense render; not what misses the density on the calls."""
+        size = self.plan.first_size
+        wanted = [each for each in self.plan.renders() if self._reaches(each[1], size)]
+        for number, (index, entry) in enumerate(wanted):
+            report("rendering clips", number, len(wanted))
+            key = self.render_key(entry, size, index)
+            if self.cells.get(key) is not None:
+                self.reused += 1
+                continue
+            self.cells.put(key, self._rendered(size, index, entry))
+            self.measured += 1
+
+    def _reaches(self, entry: Entry, size: str) -> bool:
+        """Whether a variant keeps, on the calls that were measured, about what it is asked for."""
+        found = [
+            cell
+            for index in range(len(self.plan.clips[size]))
+            for where in self._places()
+            if (cell := self.cells.get(self.key(entry, size, index, where))) is not None
         ]
-        size = next(iter(self.plan.clips))
-        clips = min(self.plan.scale.render_clips, len(self.plan.clips[size]))
-        for index in range(clips):
-            for number, entry in enumerate(listed):
-                report(f"rendering clip {index + 1}/{clips}", number, len(listed))
-                key = self.render_key(entry, size, index)
-                if self.cells.get(key) is not None:
-                    self.reused += 1
-                    continue
-                self.cells.put(key, self._rendered(size, index, entry))
-                self.measured += 1
+        if not found:
+            return True
+        if any(cell["unsupported"] for cell in found):
+            return False
+        kept = sum(cell["density"] for cell in found) / len(found)
+        return abs(kept - entry.factors["density"]) <= REACHED
 
     def key(self, entry: Entry, size: str, index: int, where: tuple[int, int]) -> dict[str, Any]:
         """Everything that decides the value of a cell, but for what `facts` says of all of them."""
@@ -125,7 +134,7 @@ class Ablation:
     def _missing(self, size: str, index: int, where: tuple[int, int]) -> list[Entry]:
         return [
             entry
-            for entry in self.plan.entries
+            for entry in self.plan.entries_of(size)
             if self.cells.get(self.key(entry, size, index, where)) is None
         ]
 

@@ -3,24 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rf_cli.ablate_plan import IDEAS, METHODS, SINK
+from rf_cli.ablate_plan import IDEAS, METHODS, REACHED, SINK, near_a_fifth
 from rf_cli.sections import Section
 
-RECORD, PAGE = "record.json", "report.html"
+RECORD, PAGE, TABLES = "record.json", "report.html", "tables.md"
 SHORT = ("recall", "of_oracle", "error")
 RECALLS = ("recall", "of the oracle", "rank corr.", "error")
 
 
 def sections(record: Mapping[str, Any]) -> list[Section]:
     """Tables in the order in which they are read; those without rows are left out."""
-    made = [_league(record), _representatives(record), _orders(record), _sink(record)]
+    made = [*_league(record), verdicts(record)]
+    made += [_representatives(record), _orders(record), _sink(record)]
     made += [_renders(record)] if record["renders"] else []
     return [section for section in made if section.rows]
 
 
 def brief(record: Mapping[str, Any]) -> list[Section]:
     """The same in fewer columns, half intervals and one density, for a terminal."""
-    density = near_a_fifth(record[METHODS])
+    density = near_a_fifth({row["density"] for row in record[METHODS]})
     league = [
         (
             row["method"], row["size"], _found(row)[0], *(half(row.get(n), 3) for n in SHORT),
@@ -57,11 +58,6 @@ def brief(record: Mapping[str, Any]) -> list[Section]:
     return [section for section in made if section.rows]
 
 
-def near_a_fifth(rows: Sequence[Mapping[str, Any]]) -> float:
-    """The density nearest to 20 %, which every scale measures."""
-    return min({row["density"] for row in rows}, key=lambda density: abs(density - 0.2))
-
-
 def half(value: Mapping[str, Any] | None, digits: int, *, sign: bool = False) -> str:
     """A mean with half the width of its interval."""
     if value is None or isinstance(value["mean"], str):
@@ -70,26 +66,88 @@ def half(value: Mapping[str, Any] | None, digits: int, *, sign: bool = False) ->
     return f"{value['mean']:{'+' if sign else ''}.{digits}f}{width}"
 
 
-def _league(record: Mapping[str, Any]) -> Section:
-    rows = [
-        (
-            row["method"], row["size"], f"{row['density']:.0%}", *_found(row),
-            _against(record, METHODS, "method", row, "error"),
-            interval(row.get("predict_ms"), 2), interval(row.get("attention_ms"), 1),
-            interval(row.get("dense_ms"), 1),
-        )
-        for row in _sorted(record[METHODS])
-    ]  # fmt: skip
+def _league(record: Mapping[str, Any]) -> list[Section]:
+    """A table a density, by error; what misses the density last."""
+    return [_of_density(record, density) for density in sorted(_densities(record[METHODS]))]
+
+
+def _of_density(record: Mapping[str, Any], density: float) -> Section:
+    renders = {
+        row["method"]: row
+        for row in record["renders"]
+        if row["group"] == METHODS and row["density"] == density
+    }
+    rows = []
+    for row in sorted((r for r in record[METHODS] if r["density"] == density), key=_by_error):
+        rendered = renders.get(row["method"], {})
+        rows.append((
+            row["method"], *_found(row),
+            negated(_difference(record, METHODS, "method", row, "error"), 3),
+            interval(rendered.get("psnr"), 1), interval(rendered.get("minus"), 1, sign=True),
+            str(rendered.get("clips", "-")), interval(row.get("predict_ms"), 2),
+            interval(row.get("attention_ms"), 1), interval(row.get("dense_ms"), 1),
+        ))  # fmt: skip
     columns = (
-        "method", "size", "asked", "kept", *RECALLS, "rainfusion2's error minus it", "predict ms",
-        "attention ms", "dense ms",
+        "method", "kept", *RECALLS, "error minus rainfusion2's", "PSNR dB",
+        "PSNR minus rainfusion2's", "rendered", "predict ms", "attention ms", "dense ms",
     )  # fmt: skip
     note = (
-        f"{_clips(record)}; kept: share of block pairs, measured; of the oracle: recall over the best "
-        "recall of as many blocks in each row of the same order; predict: order and blocks; "
+        f"{record['settings']['sizes'][0]}, {_clips(record)}; kept: share of block pairs, measured; of "
+        "the oracle: recall over the best recall of as many blocks in each row of the same order; PSNR: "
+        "against the dense render of the same clip, as many clips as rendered; predict: order and blocks; "
         "attention: the whole sparse call; no block is pinned"
     )
-    return Section("Methods at equal density", columns, rows, note)
+    return Section(f"Methods at {density:.0%}", columns, rows, note)
+
+
+def verdicts(record: Mapping[str, Any]) -> Section:
+    """Who is better or worse than rainfusion2, where the interval of the difference leaves out 0."""
+    rows: list[tuple[str, ...]] = []
+    for density in sorted(_densities(record[METHODS])):
+        level = [r for r in record[METHODS] if r["density"] == density and reached(r)]
+        errors = {
+            row["method"]: _difference(record, METHODS, "method", row, "error") for row in level
+        }
+        rows.append((f"{density:.0%}", "error", *_sides(errors)))
+        psnr = {
+            row["method"]: row["minus"]
+            for row in record["renders"]
+            if row["group"] == METHODS and row["density"] == density
+        }
+        rows.append((f"{density:.0%}", "PSNR", *_sides(psnr)))
+    columns = ("asked", "measure", "better than rainfusion2", "no difference seen", "worse")
+    note = (
+        "paired by clip; better or worse: the 95 % interval of the difference leaves out 0; without the "
+        "methods that miss the density"
+    )
+    return Section(
+        "RainFusion2.0 against the others", columns, [r for r in rows if any(r[2:])], note
+    )
+
+
+def _sides(differences: Mapping[str, Mapping[str, Any] | None]) -> tuple[str, str, str]:
+    """Names by the sign of a difference, positive being better, an interval with 0 in the middle."""
+    sides: dict[str, list[str]] = {"better": [], "same": [], "worse": []}
+    for name, value in differences.items():
+        if value is None or value["low"] is None:
+            continue
+        side = "better" if value["low"] > 0 else "worse" if value["high"] < 0 else "same"
+        sides[side].append(name)
+    better, same, worse = (", ".join(names) for names in sides.values())
+    return better, same, worse
+
+
+def _densities(rows: Sequence[Mapping[str, Any]]) -> set[float]:
+    return {row["density"] for row in rows if row["clips"]}
+
+
+def reached(row: Mapping[str, Any]) -> bool:
+    """Whether a method kept about what was asked."""
+    return "achieved" in row and abs(row["achieved"]["mean"] - row["density"]) <= REACHED
+
+
+def _by_error(row: Mapping[str, Any]) -> tuple[bool, float]:
+    return not reached(row), row["error"]["mean"] if row.get("error") else 0.0
 
 
 def _sorted(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -129,20 +187,15 @@ def _orders(record: Mapping[str, Any]) -> Section:
         (
             row["order"], row["size"], f"{row['density']:.0%}", *_found(row),
             interval(row.get("best_recall"), 3), _against(record, IDEAS, "order", row),
+            _against(record, IDEAS, "order", row, "error"),
         )
         for row in _sorted(record[IDEAS])
         if row["representative"] == "mean" and row["block"] != 64
     ]  # fmt: skip
     columns = (
-        "order",
-        "size",
-        "asked",
-        "kept",
-        *RECALLS,
-        "oracle's recall",
-        "compact is better by",
-    )
-    note = f"{_clips(record)}; block means; last column: recall of compact minus recall, paired by clip"
+        "order", "size", "asked", "kept", *RECALLS, "oracle's recall", "compact minus it: recall", "error",
+    )  # fmt: skip
+    note = f"{_clips(record)}; block means; differences are paired by clip"
     return Section("Token orders", columns, rows, note)
 
 
@@ -166,28 +219,35 @@ def _sink(record: Mapping[str, Any]) -> Section:
 def _renders(record: Mapping[str, Any]) -> Section:
     rows = [
         (
-            row["method"], f"{row['density']:.0%}", f"{row['achieved']['mean']:.1%}",
-            interval(row["psnr"], 2), interval(row["ssim"], 4), interval(row["lpips"], 4),
-            interval(row["agreement"], 3), interval(row["denoising_speedup"], 2),
-            interval(row["attention_speedup"], 2), str(row["clips"]),
+            _rendered_with(row), f"{row['density']:.0%}", f"{row['achieved']['mean']:.1%}",
+            interval(row["psnr"], 2), interval(row["minus"], 2, sign=True), interval(row["ssim"], 4),
+            interval(row["lpips"], 4), interval(row["agreement"], 3),
+            interval(row["denoising_speedup"], 2), interval(row["attention_speedup"], 2),
+            str(row["clips"]),
         )
-        for row in sorted(record["renders"], key=lambda r: (r["density"], -r["psnr"]["mean"]))
+        for row in sorted(record["renders"], key=lambda r: (r["density"], -float(r["psnr"]["mean"])))
     ]  # fmt: skip
     columns = (
-        "method", "asked", "kept", "PSNR dB", "SSIM", "LPIPS", "agreement", "denoising x",
-        "attention x", "clips",
+        "method", "asked", "kept", "PSNR dB", "minus the first", "SSIM", "LPIPS", "agreement",
+        "denoising x", "attention x", "clips",
     )  # fmt: skip
+    settings = record["settings"]
     dense = interval(record["renders"][0]["dense_agreement"], 3)
     note = (
-        "against the dense render of the same clip; kept: of sparse calls; agreement: share of what the "
-        f"prompt names that the clip shows, dense {dense}; x: times as fast as dense"
+        f"{settings['sizes'][0]}, {settings['frames']} frames, {settings['clip_steps']} steps; against the "
+        "dense render of the same clip; kept: of sparse calls; the first: rainfusion2, or with the sink; "
+        f"agreement: share of what the prompt names that the clip shows, dense {dense}; x: times as fast as dense"
     )
     return Section("Renders, end to end", columns, rows, note)
 
 
-def _against(
-    record: Mapping[str, Any], group: str, factor: str, row: Mapping[str, Any], what: str = "recall"
-) -> str:
+def _rendered_with(row: Mapping[str, Any]) -> str:
+    return row["method"] if row["group"] == METHODS else f"sink {row['sink']}"
+
+
+def _difference(
+    record: Mapping[str, Any], group: str, factor: str, row: Mapping[str, Any], what: str
+) -> Mapping[str, Any] | None:
     """The paired difference of the factor's first value and this row's, if this is another."""
     for answer in record["answers"]:
         same = all(
@@ -196,8 +256,23 @@ def _against(
             if key in row and key not in ("error", "recall")
         )
         if answer["group"] == group and answer["factor"] == factor and same:
-            return interval(answer[what], 3, sign=True)
-    return ""
+            return answer[what]
+    return None
+
+
+def _against(
+    record: Mapping[str, Any], group: str, factor: str, row: Mapping[str, Any], what: str = "recall"
+) -> str:
+    found = _difference(record, group, factor, row, what)
+    return "" if found is None else interval(found, 3, sign=True)
+
+
+def negated(value: Mapping[str, Any] | None, digits: int) -> str:
+    """The other way round: what is subtracted minus what it was subtracted from."""
+    if value is None:
+        return ""
+    low, high = (None if value[end] is None else -value[end] for end in ("high", "low"))
+    return interval({"mean": -value["mean"], "low": low, "high": high}, digits, sign=True)
 
 
 def _clips(record: Mapping[str, Any]) -> str:

@@ -20,6 +20,12 @@ Quick = Annotated[bool, typer.Option("--quick", help="Fewer clips, layers and de
 Renders = Annotated[
     bool, typer.Option("--renders", help="Also render clips with every method, end to end.")
 ]
+RenderClips = Annotated[
+    int | None,
+    typer.Option(
+        help="Clips of every render; else all at 20 %, few at other densities and for the sink."
+    ),
+]
 Method = Annotated[
     list[str] | None, typer.Option(help="Of the league; may be repeated. All, if not given.")
 ]
@@ -41,6 +47,7 @@ def ablate(
     model: options.Model = "shapes",
     quick: Quick = False,
     renders: Renders = False,
+    render_clips: RenderClips = None,
     method: Method = None,
     prompts: Prompts = None,
     clips: Clips = None,
@@ -61,7 +68,7 @@ def ablate(
 ) -> None:
     """Measure on real attention calls how much each method keeps, and how wrong it is."""
     preset = presets.resolve(model)
-    scale = _scale(quick, clips=clips, seeds=seeds, steps=steps)
+    scale = _scale(quick, clips=clips, seeds=seeds, steps=steps, render_clips=render_clips)
     texts = arms_of_options.read_prompts(prompts) if prompts else None
     worded = ablate_plan.prompts_and_names(preset, texts, scale.prompts)
     sizes = size or ablate_plan.default_sizes(preset)
@@ -102,7 +109,12 @@ def ablate(
 
 
 def _scale(
-    quick: bool, *, clips: int | None, seeds: str | None, steps: int | None
+    quick: bool,
+    *,
+    clips: int | None,
+    seeds: str | None,
+    steps: int | None,
+    render_clips: int | None,
 ) -> ablate_plan.Scale:
     from dataclasses import replace
 
@@ -110,6 +122,10 @@ def _scale(
     if clips is not None:
         options.at_least_one("--clips", clips)
     given: dict[str, Any] = {"prompts": clips, "steps": steps}
+    if render_clips is not None:
+        count = options.at_least_one("--render-clips", render_clips)
+        names = ("render_clips", "other_render_clips", "sink_render_clips")
+        given |= dict.fromkeys(names, count)
     given["seeds"] = tuple(arms_of_options.read_seeds(seeds)) if seeds else None
     return replace(scale, **{key: value for key, value in given.items() if value is not None})
 

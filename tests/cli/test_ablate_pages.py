@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rf_cli import ablate_pages
-from rf_cli.ablate_sections import brief, interval, sections
+from rf_cli.ablate_sections import brief, interval, sections, verdicts
 from rf_cli.sections import text
 from tests.cli import ablations
 from tests.cli.test_report_page import Tags
@@ -46,10 +46,49 @@ def test_every_file_that_the_record_names_is_written(record, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written["files"])
 
 
-def test_the_best_method_of_a_size_and_density_comes_first(record):
-    league = sections(record)[0]
+def test_the_least_error_of_a_density_comes_first_and_what_misses_it_last(tmp_path):
+    league = sections(ablations.record(tmp_path, {"method good": 0.8, "method bad": 0.4}))[0]
+    assert league.title == "Methods at 20%"
     assert [row[0] for row in league.rows] == ["good", "bad", "refuses"]
-    assert league.rows[2][3] == "cannot"
+    assert league.rows[2][1] == "cannot"
+    made = ablations.record(tmp_path / "again", {"method bad": 0.9})
+    for row in made["methods"]:
+        if row["method"] == "bad":
+            row["achieved"]["mean"] = 0.9
+    assert [row[0] for row in sections(made)[0].rows] == ["good", "refuses", "bad"]
+
+
+def test_a_method_is_better_or_worse_only_where_the_interval_leaves_out_0(tmp_path, monkeypatch):
+    names = ("rainfusion2", "finds more", "finds less", "the same")
+    entries = [ablations.entry("methods", method=name) for name in names]
+    monkeypatch.setattr(ablations.plan, "__defaults__", (entries,))
+    monkeypatch.setattr(ablations, "ENTRIES", entries)
+    recalls = {"method finds more": 0.7, "method finds less": 0.4}
+    made = ablations.ablation(tmp_path, recalls)
+    for entry, psnr in zip(entries, (20.0, 19.0, 24.0, 20.0), strict=True):
+        for index, more in enumerate((0.0, 2.0)):
+            made.cells.put(
+                made.render_key(entry, ablations.SIZE, index), ablations.rendered(psnr + more)
+            )
+    record = ablations.ablate_record.record(made, command="", environment={})
+    (error, psnr) = verdicts(record).rows
+    assert error == ("20%", "error", "finds more", "the same", "finds less")
+    assert psnr == ("20%", "PSNR", "finds less", "the same", "finds more")
+    league = sections(record)[0]
+    place = league.columns.index("error minus rainfusion2's")
+    shown = {row[0]: row[place] for row in league.rows}
+    assert shown["finds more"] == "-0.200 [-0.200, -0.200]" and shown["rainfusion2"] == ""
+    place = league.columns.index("PSNR minus rainfusion2's")
+    assert {row[place] for row in league.rows} == {
+        "-", "-1.0 [-1.0, -1.0]", "+4.0 [+4.0, +4.0]", "+0.0 [+0.0, +0.0]",
+    }  # fmt: skip
+
+
+def test_the_tables_of_the_page_are_there_as_markdown_too(record, tmp_path):
+    ablate_pages.write(record, tmp_path)
+    written = (tmp_path / "tables.md").read_text("utf-8")
+    for section in sections(record):
+        assert f"### {section.title}\n" in written
 
 
 def test_tables_name_the_difference_to_the_first_value(record):

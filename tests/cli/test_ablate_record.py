@@ -93,11 +93,7 @@ def test_renders_are_paired_with_their_dense_times(tmp_path):
     ablation = ablations.ablation(tmp_path)
     for index, psnr in enumerate((20.0, 24.0)):
         key = ablation.render_key(ablations.ENTRIES[0], ablations.SIZE, index)
-        ablation.cells.put(key, {
-            "density": 0.2, "psnr": psnr, "ssim": 0.9, "lpips": None, "agreement": 0.5,
-            "dense_agreement": 1.0, "times": {"denoising": 1.0, "attention": 0.5},
-            "dense_times": {"denoising": 2.0, "attention": 2.0},
-        })  # fmt: skip
+        ablation.cells.put(key, ablations.rendered(psnr))
     (found,) = ablations.ablate_record.record(ablation, command="", environment={})["renders"]
     assert found["psnr"]["mean"] == 22 and found["clips"] == 2 and found["lpips"] is None
     assert found["denoising_speedup"]["mean"] == 2 and found["attention_speedup"]["mean"] == 4

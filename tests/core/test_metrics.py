@@ -1,4 +1,5 @@
 import math
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -97,3 +98,52 @@ def test_lpips_without_torchvision_says_how_to_install_it(monkeypatch):
         metrics.lpips_network()
     assert str(caught.value) == "LPIPS needs torchvision, which is not installed"
     assert caught.value.hint == "install it with: pip install 'rainfusion[metrics]'"
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """What `lpips_network` builds, over an AlexNet with random weights instead of downloaded ones."""
+    from torch import nn
+
+    def features(name, pretrained):
+        assert (name, pretrained) == ("alexnet", True)
+        return nn.Sequential(
+            nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
+        )  # fmt: skip
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", features)
+    monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
+    return metrics.lpips_network()
+
+
+def test_lpips_is_the_distance_of_each_frame_and_remembers_none(network):
+    a, b = np.random.default_rng(0).random((2, 3, 64, 80, 3), dtype=np.float32)
+    values = metrics.lpips(a, b, network)
+    assert len(values) == 3 and all(value > 0 for value in values)
+    assert metrics.lpips(a, a, network) == (0, 0, 0)
+    # alone, or after others: the same
+    assert metrics.lpips(a[1:2], b[1:2], network) == pytest.approx(values[1:2])
+    assert metrics.clip_metrics(a, b, perceptual=network).lpips == pytest.approx(np.mean(values))
+
+
+def test_lpips_grows_with_what_is_added(network):
+    a, noise = np.random.default_rng(0).random((2, 1, 64, 64, 3), dtype=np.float32)
+    distances = [metrics.lpips(a, (1 - w) * a + w * noise, network)[0] for w in (0.1, 0.3, 0.9)]
+    assert distances == sorted(distances) and distances[0] < distances[-1] / 2
+
+
+def test_weights_that_cannot_be_fetched_are_one_line(network, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", unreachable)
+    with pytest.raises(RainfusionError) as caught:
+        metrics.lpips_network()
+    assert str(caught.value).startswith("the AlexNet weights of LPIPS cannot be fetched: ")
+    assert (
+        caught.value.hint == "leave --lpips out, or run once with a network; torchvision keeps them"
+    )
