@@ -30,9 +30,11 @@ class Shape(NamedTuple):
         return [torch.randn(size, device=DEVICE).to(dtype) for size in sizes]
 
     def kept(self, density: float) -> KeptBlocks:
-        """A random choice in which the first row keeps nothing and the last row everything."""
+        """A random choice in which the first row keeps nothing, the second one block, and the last all."""
         mask = torch.rand(self.batch, self.heads, self.blocks, self.blocks, device=DEVICE) < density
         if 0 < density < 1:
+            mask[..., :2, :] = False
+            mask[..., 1:2, torch.randint(self.blocks, ())] = True
             mask[..., 0, :], mask[..., -1, :] = False, True
         return kept_from_mask(mask, self.block_size)
 

@@ -22,13 +22,8 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
-from rainfusion_core.kernels.cpu_blocks import (
-    THREADING_PAYS,
-    Pair,
-    Places,
-    head_by_head,
-    in_threads,
-)
+from rainfusion_core.kernels.places import Pair, Places, head_by_head
+from rainfusion_core.kernels.threads import THREADING_PAYS, in_threads
 from rainfusion_core.kernels.torch_blocks import kept_tokens
 
 SOURCE = Path(__file__).with_suffix(".c")

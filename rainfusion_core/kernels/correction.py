@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks, kept_mask
 from rainfusion_core.kernels.base import Kernel
-from rainfusion_core.kernels.cpu_blocks import lying
+from rainfusion_core.kernels.places import lying
 from rainfusion_core.selection.pooling import block_means
 
 # numbers, of logits or of the output, that are held at a time

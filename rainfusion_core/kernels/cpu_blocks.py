@@ -14,10 +14,8 @@ The sum of the terms tells where a shift was unfit; those query blocks go to tor
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby, product
+from dataclasses import dataclass
+from itertools import groupby
 from math import e, exp, log2
 from typing import Any
 
@@ -25,18 +23,15 @@ import torch
 from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
+from rainfusion_core.kernels.places import Pair, Places, in_order, lying, take
+from rainfusion_core.kernels.threads import THREADING_PAYS, in_threads
 
 CHUNK_TOKENS = 4096
 PART_TOKENS = 1024
 SATURATION = 9.0
 SMALLEST_TOTAL, LARGEST_TOTAL = exp(-60), exp(80)
-# multiply-adds of one product; starting threads for less costs more than it gains
-THREADING_PAYS = 10**8
 
 Ball = tuple[Tensor, Tensor]
-Pair = tuple[Tensor, Tensor]  # keys and values
-# `rows` and `key_rows` of a `Kernel`
-Places = tuple[Tensor | None, Tensor | None]
 # of the keys in a chunk, for a query block; and what was added to the logits of each query, by block
 Terms = tuple[Callable[[Tensor, int], Tensor], Sequence[Tensor] | None]
 
@@ -87,7 +82,7 @@ def attention(
     batch, heads, kv_heads = q.shape[0], q.shape[1], k.shape[1]
     dtype, (rows, key_rows) = computed_in(q.dtype), places
     fused = dtype == torch.bfloat16
-    k, v = (_in_order(x.to(dtype), key_rows) for x in (k, v))
+    k, v = (in_order(x.to(dtype), key_rows) for x in (k, v))
     out = torch.empty_like(q)
     step = max(PART_TOKENS // kept.block_size, 1)
     balls: list[Ball] = []
@@ -98,13 +93,13 @@ def attention(
         at = lying(rows, b, h, here)
         kv = b * kv_heads + h * kv_heads // heads
         part = _Part(
-            q=_take(q[b, h], at).to(dtype).contiguous(),
+            q=take(q[b, h], at).to(dtype).contiguous(),
             k=k[kv],
             v=v[kv],
-            out=_take(out[b, h], at),
+            out=take(out[b, h], at),
             index=kept.index[b, h, blocks],
             lengths=tokens[b, h, blocks].tolist(),
-            lse=None if lse is None else _take(lse[b, h], at),
+            lse=None if lse is None else take(lse[b, h], at),
             ball=balls[kv] if fused else None,
         )
         worker.attend(part)
@@ -131,59 +126,6 @@ def attention(
     return out
 
 
-def head_by_head(
-    kernel: Callable[..., Tensor],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    kept: KeptBlocks,
-    lse: Tensor | None,
-    places: Places,
-    **settings: Any,
-) -> Tensor:
-    """`kernel` for one key head after the other, since it copies all its arguments into float32."""
-    out, shared = torch.empty_like(q), q.shape[1] // k.shape[1]
-    for head in range(k.shape[1]):
-        keys, queries = slice(head, head + 1), slice(head * shared, (head + 1) * shared)
-        rows, key_rows = (
-            x if x is None or x.ndim == 1 else x[:, part]
-            for x, part in zip(places, (queries, keys), strict=True)
-        )
-        out[:, queries] = kernel(
-            q[:, queries],
-            k[:, keys],
-            v[:, keys],
-            replace(kept, index=kept.index[:, queries], count=kept.count[:, queries]),
-            lse=None if lse is None else lse[:, queries],
-            rows=rows,
-            key_rows=key_rows,
-            **settings,
-        )
-    return out
-
-
-def lying(places: Tensor | None, b: int, h: int, tokens: slice) -> slice | Tensor:
-    """Where some tokens of a head lie, `places` being the rows or the key rows of a `Kernel`."""
-    if places is None:
-        return tokens
-    return places[tokens] if places.ndim == 1 else places[b, h, tokens]
-
-
-def _take(x: Tensor, at: slice | Tensor) -> Tensor:
-    return x[at] if isinstance(at, slice) else x.index_select(0, at)
-
-
-def _in_order(x: Tensor, places: Tensor | None) -> Tensor:
-    """(batch * heads, tokens, head_dim), contiguous, from `places` if there are any."""
-    if places is None:
-        return x.flatten(0, 1).contiguous()
-    out = x.new_empty(x.shape)
-    for b, h in product(range(x.shape[0]), range(x.shape[1])):
-        here = places if places.ndim == 1 else places[b, h]
-        torch.index_select(x[b, h], 0, here, out=out[b, h])
-    return out.flatten(0, 1)
-
-
 def computed_in(dtype: torch.dtype) -> torch.dtype:
     """What a call in `dtype` is computed in on this CPU."""
     return dtype if dtype == torch.bfloat16 and multiplies_bfloat16() else torch.float32
@@ -194,39 +136,6 @@ def multiplies_bfloat16() -> bool:
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return bool(fused and native())
-
-
-@contextmanager
-def in_threads(threads: int) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], list]]:
-    """A function like `map`, whose calls run in `threads` threads that do not share operations.
-
-    Threads that never wait for each other beat threads that split every operation: none stalls
-    when the machine is busy with something else, and each cache holds the query block of its core.
-    """
-
-    def run(work: Callable[[Any], Any], items: Iterable[Any]) -> list:
-        return list(spread(_inferring(work), items))
-
-    if threads == 1:
-        spread: Callable = map
-        yield run
-        return
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            spread = pool.map
-            yield run
-    finally:
-        # a thread that limits itself also sets what threads started later begin with
-        torch.set_num_threads(before)
-
-
-def _inferring(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def inside(item: Any) -> Any:
-        with torch.inference_mode():
-            return work(item)
-
-    return inside
 
 
 def _ball(k: Tensor) -> Ball:

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.kernels import cpu_blocks
+from rainfusion_core.kernels.places import Places, head_by_head
 
 
 def attention(
@@ -37,7 +38,7 @@ def attention(
     with torch.no_grad():
         if on_cpu and k.shape[1] > 1 and q.dtype != cpu_blocks.computed_in(q.dtype):
             settings = {"scale": scale, "key_lengths": key_lengths}
-            return cpu_blocks.head_by_head(attention, q, k, v, kept, lse, places, **settings)
+            return head_by_head(attention, q, k, v, kept, lse, places, **settings)
         way = cpu_blocks.attention if on_cpu else attention_by_count
         tokens = kept_tokens(kept, k.shape[-2], key_lengths)
         return way(q, k, v, kept, tokens, scale, lse, places)
@@ -65,7 +66,7 @@ def attention_by_count(
     tokens: Tensor,
     scale: float,
     lse: Tensor | None = None,
-    places: cpu_blocks.Places = (None, None),
+    places: Places = (None, None),
 ) -> Tensor:
     """Gather the keys of equally long rows, and attend to them with torch's dense attention.
 

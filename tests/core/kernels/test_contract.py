@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from rainfusion_core.attention import KERNELS_THAT_REORDER
+from rainfusion_core.attention import KERNELS_THAT_REORDER, sparse_attention
+from rainfusion_core.config import SparseConfig
 from rainfusion_core.kernels import KERNELS, available_kernels, reference, unavailable_reason
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.kernels.torch_blocks import attention_by_count, kept_tokens
+from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from tests.shapes import DEVICE, FULL_SIZE, SHAPES, Shape
 
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
@@ -68,6 +70,29 @@ def test_logits_of_any_size_have_their_lse(name):
     _, lse = lse_of(KERNELS[name], q, k, v, kept)
     _, expected = lse_of(reference.attention, q, k, v, kept)
     torch.testing.assert_close(lse, expected)
+
+
+@KERNEL
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_keys_that_are_all_padding_leave_zeros(name, dtype):
+    shape = Shape(2, 2, 1, 150, 64, 64)
+    skip_unless_able(name, shape, dtype)
+    q, k, v = shape.qkv(dtype)
+    lengths = torch.tensor([0, 150], device=q.device)
+    out, lse = lse_of(KERNELS[name], q, k, v, shape.kept(1.0), key_lengths=lengths)
+    assert out[0].eq(0).all() and lse[0].eq(float("-inf")).all()
+    expected = reference.attention(q, k, v, shape.kept(1.0))
+    torch.testing.assert_close(out[1], expected[1], atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype])
+
+
+@KERNEL
+def test_text_of_no_length_changes_nothing(name):
+    grid = LatentGrid(3, 5, 7)
+    q, k, v = Shape(1, 2, 2, grid.tokens, 32, 16).qkv()
+    config = SparseConfig(block_size=16, kernel=name, sparsity=0.6)
+    out, kept = sparse_attention(q, k, v, TokenLayout((grid, Text(0))), config)
+    expected, same = sparse_attention(q, k, v, TokenLayout((grid,)), config)
+    assert torch.equal(out, expected) and torch.equal(kept.count, same.count)
 
 
 def by_count(q, k, v, kept, *, key_lengths, lse, rows, key_rows):

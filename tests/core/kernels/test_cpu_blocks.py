@@ -1,11 +1,8 @@
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 
 from rainfusion_core.kernels import cpu_blocks, reference
-from rainfusion_core.kernels.cpu_blocks import in_threads, multiplies_bfloat16
+from rainfusion_core.kernels.cpu_blocks import multiplies_bfloat16
 from rainfusion_core.kernels.torch_blocks import attention
 from tests import shapes
 from tests.shapes import Shape
@@ -37,11 +34,15 @@ def test_threads_compute_the_same(monkeypatch, dtype, bound):
     monkeypatch.setattr(cpu_blocks, "THREADING_PAYS", 0)
     monkeypatch.setattr(cpu_blocks, "PART_TOKENS", 64)
     q, k, v = SHAPE.qkv(dtype)
-    kept = SHAPE.kept(0.5)
+    kept, rows = SHAPE.kept(0.5), torch.randperm(SHAPE.tokens)
+    lying = torch.empty_like(q)
+    lying[:, :, rows] = q
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         assert relative_error(attention(q, k, v, kept), q, k, v, kept) < bound
+        gathered = attention(lying, k, v, kept, rows=rows)[:, :, rows]
+        assert relative_error(gathered, q, k, v, kept) < bound
     finally:
         torch.set_num_threads(before)
 
@@ -73,25 +74,3 @@ def test_values_that_are_not_numbers_stay_where_they_are():
     bad = attention(q, k, v, SHAPE.kept(1.0)).isnan().any(-1)
     assert bad[0, 0].nonzero().tolist() == [[70]]
     assert not bad[0, 1].any()
-
-
-def threads_of_a_new_thread() -> int:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(torch.get_num_threads).result()
-
-
-def test_in_threads_keeps_the_order_and_limits_each_thread():
-    before = threads_of_a_new_thread()
-    with in_threads(2) as run:
-        seen = run(lambda item: (item, torch.get_num_threads(), threading.get_ident()), range(8))
-    assert [item for item, _, _ in seen] == list(range(8))
-    assert {threads for _, threads, _ in seen} == {1}
-    assert threading.get_ident() not in {thread for _, _, thread in seen}
-    assert threads_of_a_new_thread() == before
-
-
-def test_an_error_in_a_thread_reaches_the_caller():
-    before = threads_of_a_new_thread()
-    with pytest.raises(ZeroDivisionError), in_threads(2) as run:
-        run(lambda item: 1 // item, [1, 0])
-    assert threads_of_a_new_thread() == before
