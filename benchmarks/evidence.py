@@ -31,6 +31,8 @@ RUNS = {
     # the sink where the first frame is one of 21 latent ones
     "long": ["--frames", "81", "--size", "128x128", "--clips", "8", "--seeds", "0", "--method", "rainfusion2"],
 }  # fmt: skip
+CLIP = "a large yellow circle moving right over a striped blue background"
+LOOK = ["--seed", "3", "--sink", "on", "--layers", "0,1,2,3", "--query", "4,6,8"]
 PLOTS = {"recall-128x128.png": "evidence-recall.png", "cost-128x128.png": "evidence-cost.png"}
 BLOCK = re.compile(r"<!-- (\w+): ([^\n]+?) -->\n.*?<!-- end -->", re.DOTALL)
 WEIGHTS = "weights.txt"  # what tells the transformer that was measured
@@ -47,6 +49,29 @@ def measure(folder: Path) -> None:
         begin = time.monotonic()
         subprocess.run([*command, "--resume"], check=True, cwd=ROOT)
         print(f"{name}: {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
+    look = [sys.executable, "-m", "rf_cli", "inspect", CLIP, *LOOK, "-o", str(folder / "look")]
+    subprocess.run([*look, "--overwrite"], check=True, cwd=ROOT)
+
+
+def pictures(folder: Path) -> None:
+    """Head types, and what the same heads keep over the frames: to be looked at before they are shown."""
+    from PIL import Image
+
+    heads = json.loads((folder / "record.json").read_text("utf-8"))["heads"]
+    last = max(head["step"] for head in heads)
+    kinds = {head["kind"]: head for head in reversed(heads) if head["step"] == last}
+    shown = [kinds[kind] for kind in sorted(kinds)]
+    shutil.copyfile(folder / "types.png", PAGE.with_name("head-types.png"))
+    rows = [Image.open(folder / f"kept-layer-{h['layer']}-head-{h['head']}.png") for h in shown]
+    whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
+    below = 0
+    for row in rows:
+        whole.paste(row, (0, below))
+        below += row.height
+    whole.save(PAGE.with_name("kept-blocks.png"))
+    print(
+        "pictures of:", ", ".join(f"{h['kind']} layer {h['layer']} head {h['head']}" for h in shown)
+    )
 
 
 def blocks(records: Records, weights: str) -> dict[tuple[str, str], str]:
@@ -206,6 +231,7 @@ def main() -> None:
     PAGE.write_text(written(PAGE.read_text("utf-8"), blocks(records, weights)), "utf-8")
     for plot, name in PLOTS.items():
         shutil.copyfile(arguments.out / "full" / plot, PAGE.with_name(name))
+    pictures(arguments.out / "look")
     for run, record in records.items():
         kept = {key: value for key, value in record.items() if key != "per_layer"}
         path = ROOT / "benchmarks" / "results" / f"evidence-{run}.json"

@@ -2,7 +2,8 @@
 
 Source: RainFusion2.0, arXiv 2512.24086, eq. 5 to 8, and its forced first frame and text.
 Differs: means and scores are float32 and the top-k is exact, so neither equal scores nor underflow
-keep extra blocks; blocks that only touch the first frame or the text are forced too.
+keep extra blocks; blocks that only touch the first frame or the text are forced too; whether the
+first frame is forced at all, `sink.py` says.
 """
 
 import torch

@@ -66,7 +66,9 @@ class Outcome:
         best_recall: what the best choice of as many blocks in every row of the same order holds.
         rank_correlation: Spearman's, of predicted scores and true mass; None without scores.
         error: relative Euclidean error of the output; None where no output was asked for.
-        predict_ms: what the method takes to find its order and its blocks, on this machine.
+        predict_ms: what the method takes to find its order and its blocks, on this machine: of a
+            static method in a later call than its first, of one that searches now and then in a
+            call in which it does.
         attention_ms: the whole call of `sparse_attention`; None as the error.
         dense_ms: the dense kernel on the same call; None as the error.
         unsupported: why the variant cannot take this call; the numbers are 0 then.
@@ -96,6 +98,9 @@ class Examination:
         """What the variant does with the call."""
         try:
             choice = self._at_density(variant)
+            if SELECTORS[variant.config.method].static:
+                # made once for a layout: what a run pays is what a later call does
+                choice = self._choose(choice.config)
         except UnsupportedLayout as error:
             return Outcome(unsupported=str(error))
         tokens, size = self.call.q.shape[-2], choice.config.block_size

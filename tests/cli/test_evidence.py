@@ -1,6 +1,7 @@
 """The script behind docs/evidence.md: it writes every block of the page, and its claims can fail."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,28 @@ def test_claims_hold_or_fail_by_what_was_measured(evidence, tmp_path):
     assert found["a sink costs error at equal density (9 latent frames)"] == "**no**"
     assert found["a sink gains nothing with 21 latent frames (error)"] == "**no**"
     assert found["without the sink renders are nearer to dense (PSNR, 40 %)"] == "**no**"
+
+
+def test_a_head_of_each_type_is_shown_over_the_frames(evidence, tmp_path, monkeypatch):
+    from PIL import Image
+
+    look = tmp_path / "look"
+    look.mkdir()
+    monkeypatch.setattr(evidence, "PAGE", tmp_path / "evidence.md")
+    kinds = {(0, 0): "temporal", (0, 1): "spatial", (1, 0): "spatial"}
+    heads = [
+        {"layer": layer, "head": head, "step": step, "kind": kind if step else "textural"}
+        for step in (0, 1)
+        for (layer, head), kind in kinds.items()
+    ]
+    (look / "record.json").write_text(json.dumps({"heads": heads}))
+    Image.new("RGB", (5, 5)).save(look / "types.png")
+    colours = {(0, 0): (10, 0, 0), (0, 1): (0, 20, 0), (1, 0): (0, 0, 30)}
+    for (layer, head), colour in colours.items():
+        Image.new("RGB", (6, 4), colour).save(look / f"kept-layer-{layer}-head-{head}.png")
+    evidence.pictures(look)
+    shown = Image.open(tmp_path / "kept-blocks.png")
+    # of the last step, the first head of each type, by the name of the type
+    assert shown.size == (6, 8)
+    assert [shown.getpixel((0, y)) for y in (0, 7)] == [(0, 20, 0), (10, 0, 0)]
+    assert (tmp_path / "head-types.png").is_file()

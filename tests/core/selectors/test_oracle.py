@@ -1,5 +1,6 @@
 """The exact mass, against softmax written out token by token, and that nothing keeps more of it."""
 
+import pytest
 import torch
 
 from rainfusion_core.blocks import kept_mask
@@ -43,3 +44,18 @@ def test_no_method_with_as_many_blocks_keeps_more_mass():
     for method in ("rainfusion2", "random", "local", "xattention"):
         assert (kept_mass(method) <= best + 1e-5).all()
         assert kept_mass(method).mean() < best.mean()
+
+
+@pytest.mark.parametrize("mass", [0.3, 0.6, 0.9])
+def test_a_mass_target_is_met_by_the_true_mass_and_with_no_block_to_spare(mass):
+    order = order_of(LatentGrid(3, 8, 8), Text(9), sink=False)
+    q, k = (x * 2 for x in qk(order))
+    call = call_of(order.layout, "oracle", scale=0.3)
+    true = SELECTORS["oracle"].scores(q, k, order, call).exp()
+    kept = kept_mask(select("oracle", q, k, order, scale=0.3, mass=mass, budget="total"))
+    assert ((true * kept).sum(-1) >= mass - 1e-5).all()
+    # without its least block a row of free queries misses the target
+    free = ~order.pinned
+    chosen = (true * (kept & free)).masked_fill(~(kept & free), float("inf"))
+    least = chosen.amin(-1)
+    assert ((true * kept).sum(-1) - least < mass + 1e-5)[..., free].all()

@@ -6,7 +6,7 @@ import torch
 from rainfusion_core.config import SparseConfig
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.recording import CapturedCall
-from rainfusion_core.study.ablation import Variant, examine
+from rainfusion_core.study.ablation import Examination, Variant, examine
 
 VIDEO = TokenLayout((LatentGrid(5, 6, 7),))
 PADDED = TokenLayout((Text(13), LatentGrid(4, 6, 7)))
@@ -76,3 +76,13 @@ def test_variants_come_one_by_one():
     variants = [Variant(str(s), config(sparsity=s)) for s in (0.3, 0.6)]
     seen = [(variant.name, found.density) for variant, found in examine(call(), variants)]
     assert [name for name, _ in seen] == ["0.3", "0.6"] and seen[0][1] > seen[1][1]
+
+
+@pytest.mark.parametrize(("method", "times"), [("local", 2), ("rainfusion2", 1)])
+def test_a_static_method_pays_what_a_later_call_does(monkeypatch, method, times):
+    chosen, choose = [], Examination._choose
+    monkeypatch.setattr(
+        Examination, "_choose", lambda self, config: chosen.append(config) or choose(self, config)
+    )
+    Examination(call()).examine(Variant("x", config(method=method, sparsity=0.5)))
+    assert len(chosen) == times and len({id(each) for each in chosen}) == 1
