@@ -16,6 +16,7 @@ from rainfusion_core.profiling.prediction import (
     sparsity_needed,
     speedup,
 )
+from rainfusion_core.sink import first_frame
 from rf_cli.presets import Preset
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def arms(profile: "StepProfile", configs: Sequence[SparseConfig]) -> list[dict[s
     """One entry an arm: seconds of a forward pass, as measured and for all layers.
 
     Args:
-        configs: of the sparse arms; the dense one has no method and no order.
+        configs: of the sparse arms, completed by their method; the dense one has no method, no order
+            and no sink.
     """
     return [
         {
@@ -38,6 +40,7 @@ def arms(profile: "StepProfile", configs: Sequence[SparseConfig]) -> list[dict[s
             "method": config.method if config else None,
             "order": config.order if config else None,
             "options": dict(config.options) if config else {},
+            "first_frame": first_frame(profile.layout, config)._asdict() if config else None,
             "kernel": arm.kernel,
             "density": arm.density,
             "seconds": arm.seconds,

@@ -63,12 +63,18 @@ def _breakdown_note(work: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) 
     ]
     settings = {"order": sparse["order"], **sparse["options"]}
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
-    lines.append(f"{sparse['method']}: {told}.")
+    lines.append(f"{sparse['method']}: {told}. {_sinks(arms)}")
     if work["cut"]:
         lines.append(f"Cut: {work['cut']}.")
     if work["weights"] == "random":
         lines.append(RANDOM_WEIGHTS)
     return "\n".join(lines)
+
+
+def _sinks(arms: Sequence[Mapping[str, Any]]) -> str:
+    """At which sparsities every query keeps the first frame."""
+    at = [f"{a['sparsity']:g}" for a in arms if a["first_frame"] and a["first_frame"]["sink"]]
+    return f"First frame: a sink at sparsity {', '.join(at)}." if at else "First frame: no sink."
 
 
 def predictions(record: Mapping[str, Any]) -> Section:

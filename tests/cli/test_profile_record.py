@@ -47,6 +47,9 @@ def test_arms_hold_the_estimate_for_all_layers():
     dense, sparse = profile_record.arms(PROFILE, [CONFIG])
     assert dense["sum_of_parts_s"] == 5.5 and dense["estimate_all_layers_s"] == 10
     assert (dense["method"], sparse["method"]) == (None, CONFIG.method)
+    # 34 blocks of 128, frames of 2: they would be 2 of 7 + 2
+    assert dense["first_frame"] is None
+    assert sparse["first_frame"] == {"sink": True, "blocks": 2, "row_blocks": 9}
     assert sparse["parts_s"] == {KERNEL: 0.8, PERMUTE: 0.2, REST: 1.5}
 
 

@@ -1,4 +1,4 @@
-from rf_cli.profile_sections import measured, predictions, what_it_takes
+from rf_cli.profile_sections import _sinks, measured, predictions, what_it_takes
 
 ROW = {
     "sparsity": 0.8, "dense_steps": 2, "dense_last_steps": 1, "attention_speedup": 4.0,
@@ -14,6 +14,16 @@ def test_predictions_are_labelled_with_their_formula():
     section = predictions(record(None))
     assert "estimate" in section.title and section.note == "Estimate: a = b."
     assert section.rows == [["0.8", "2,1", "4.00x", "20.00", "10.00", "2.00x"]]
+
+
+def test_the_note_says_at_which_sparsities_the_first_frame_is_a_sink():
+    def arm(sparsity, sink):
+        return {"sparsity": sparsity, "first_frame": {"sink": sink} if sparsity else None}
+
+    assert _sinks([arm(0, None), arm(0.5, True), arm(0.6, True), arm(0.9, False)]) == (
+        "First frame: a sink at sparsity 0.5, 0.6."
+    )
+    assert _sinks([arm(0, None), arm(0.9, False)]) == "First frame: no sink."
 
 
 def test_the_whole_render_counts_the_other_stages():
