@@ -107,3 +107,20 @@ def test_a_head_of_each_type_is_shown_over_the_frames(evidence, tmp_path, monkey
     assert shown.size == (6, 8)
     assert [shown.getpixel((0, y)) for y in (0, 7)] == [(0, 20, 0), (10, 0, 0)]
     assert (tmp_path / "head-types.png").is_file()
+
+
+def test_a_sink_that_keeps_more_is_not_held_against_going_without(evidence, tmp_path):
+    record = made(tmp_path, {"sink on": 0.6, "sink off": 0.3})
+    for row in record["sink"]:
+        row["achieved"]["mean"] += 0.03 if row["sink"] == "on" else 0
+    assert (
+        holds(evidence, record)["a sink costs error at equal density (9 latent frames)"]
+        == "not measured"
+    )
+
+
+def test_one_prompt_has_no_interval_and_proves_nothing(evidence, tmp_path):
+    record = made(tmp_path, {MEAN: 0.7, LAST: 0.4})
+    for answer in record["answers"]:
+        answer["recall"]["low"] = answer["recall"]["high"] = None
+    assert holds(evidence, record)["means keep more of the mass than last"] == "not measured"
