@@ -26,9 +26,8 @@ from rainfusion_core.kernels import available_kernels
 from rainfusion_core.layout import LatentGrid, TokenLayout
 from rf_cli.record import environment
 
-RESULTS = Path(__file__).parent / "results"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-COLUMNS = 32  # of a frame with 32 rows
+SIDE = 16  # rows and columns of a frame
 # the reference holds all pairs, and FlexAttention's compiler is not ours
 UNBOUNDED = ("reference", "flex", "triton-blocks")
 
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--kernels", nargs="*")
     parser.add_argument("--dtypes", nargs="*", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--corrections", nargs="*", default=["none", "pooled"])
-    parser.add_argument("--tokens", type=int, default=13_312, help="a multiple of 32")
+    parser.add_argument("--tokens", type=int, default=13_312, help="a multiple of 256")
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--out", type=Path, help="file of the rows")
@@ -96,7 +95,7 @@ def qkv(heads: int, tokens: int, head_dim: int, dtype: torch.dtype) -> list[Tens
 
 
 def call(arguments: list[Tensor], config: SparseConfig) -> Tensor:
-    layout = TokenLayout((LatentGrid(arguments[0].shape[-2] // (32 * COLUMNS), 32, COLUMNS),))
+    layout = TokenLayout((LatentGrid(arguments[0].shape[-2] // SIDE**2, SIDE, SIDE),))
     return sparse_attention(*arguments, layout, config)[0]
 
 
