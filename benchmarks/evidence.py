@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from rf_cli.ablate_plan import EQUAL  # noqa: E402
 from rf_cli.ablate_sections import interval, sections  # noqa: E402
 from rf_cli.sections import Section, text  # noqa: E402
 
@@ -35,7 +36,6 @@ CLIP = "a large yellow circle moving right over a striped blue background"
 LOOK = ["--seed", "3", "--sink", "on", "--layers", "0,1,2,3", "--query", "4,6,8"]
 PLOTS = {"recall-128x128.png": "evidence-recall.png", "cost-128x128.png": "evidence-cost.png"}
 BLOCK = re.compile(r"<!-- (\w+): ([^\n]+?) -->\n.*?<!-- end -->", re.DOTALL)
-EQUAL = 0.02  # densities that differ by no more are one
 WEIGHTS = "weights.txt"  # what tells the transformer that was measured
 Value = Mapping[str, Any]  # a mean with its interval
 Records = Mapping[str, Mapping[str, Any]]
@@ -246,7 +246,7 @@ def main() -> None:
     records = {
         run: json.loads((arguments.out / run / "record.json").read_text("utf-8")) for run in RUNS
     }
-    weights = (arguments.out / WEIGHTS).read_text("utf-8")
+    weights = (arguments.out / WEIGHTS).read_text("utf-8").strip()
     PAGE.write_text(written(PAGE.read_text("utf-8"), blocks(records, weights)), "utf-8")
     for plot, name in PLOTS.items():
         shutil.copyfile(arguments.out / "full" / plot, PAGE.with_name(name))

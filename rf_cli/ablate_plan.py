@@ -26,6 +26,7 @@ DENSITIES = (0.1, 0.2, 0.3)
 # representatives and orders are compared at 80 % sparsity and at 70 %, the sink where it has room
 IDEA_DENSITIES, SINK_DENSITIES = (0.2, 0.3), (0.3, 0.4, 0.5)
 SINK_RENDERED = 0.4  # the density at which it is also rendered
+EQUAL = 0.02  # densities that differ by no more are one
 REACHED = 0.1  # a density this far from the asked one is another one
 SMALL_BLOCK = 64
 BESIDE: dict[str, dict[str, Any]] = {  # variants in the league, by what they are called

@@ -171,9 +171,10 @@ def _difference(
 def _renders(ablation: Ablation) -> list[dict[str, Any]]:
     """What was rendered, `minus` being the PSNR minus that of the first of the group on the same clips."""
     size = ablation.plan.first_size
+    wanted = {id(entry) for _, entry in ablation.plan.renders()}
     rows = []
     for entry in ablation.plan.entries:
-        cells = _rendered(ablation, entry, size)
+        cells = _rendered(ablation, entry, size) if id(entry) in wanted else {}
         if not cells:
             continue
         values = {

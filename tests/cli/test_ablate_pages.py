@@ -72,8 +72,8 @@ def test_a_method_is_better_or_worse_only_where_the_interval_leaves_out_0(tmp_pa
             )
     record = ablations.ablate_record.record(made, command="", environment={})
     (error, psnr) = verdicts(record).rows
-    assert error == ("20%", "error", "finds more", "the same", "finds less")
-    assert psnr == ("20%", "PSNR", "finds less", "the same", "finds more")
+    assert error == ("20%", "error", "finds more", "the same", "finds less", "", "")
+    assert psnr == ("20%", "PSNR", "finds less", "the same", "finds more", "", "")
     league = sections(record)[0]
     place = league.columns.index("error minus rainfusion2's")
     shown = {row[0]: row[place] for row in league.rows}
@@ -82,6 +82,20 @@ def test_a_method_is_better_or_worse_only_where_the_interval_leaves_out_0(tmp_pa
     assert {row[place] for row in league.rows} == {
         "-", "-1.0 [-1.0, -1.0]", "+4.0 [+4.0, +4.0]", "+0.0 [+0.0, +0.0]",
     }  # fmt: skip
+
+
+def test_who_keeps_more_is_not_called_better_nor_who_keeps_less_worse(tmp_path, monkeypatch):
+    names = ("rainfusion2", "better with more", "better with less", "worse with less")
+    entries = [ablations.entry("methods", method=name) for name in names]
+    monkeypatch.setattr(ablations.plan, "__defaults__", (entries,))
+    monkeypatch.setattr(ablations, "ENTRIES", entries)
+    recalls = {f"method {name}": 0.7 if "better" in name else 0.4 for name in names[1:]}
+    made = ablations.record(tmp_path, recalls)
+    for row in made["methods"]:
+        row["achieved"]["mean"] += {"more": 0.03, "less": -0.03}.get(row["method"].split()[-1], 0)
+    assert verdicts(made).rows == [
+        ("20%", "error", "better with less", "", "", "better with more", "worse with less")
+    ]
 
 
 def test_the_tables_of_the_page_are_there_as_markdown_too(record, tmp_path):
