@@ -24,6 +24,11 @@ def evidence():
     return module
 
 
+@pytest.fixture(autouse=True)
+def sinks_are_rendered_where_they_are_made_up(monkeypatch):
+    monkeypatch.setattr("rf_cli.ablate_plan.SINK_RENDERED", 0.2)
+
+
 def made(folder, recalls, psnr=(20.0, 20.0)):
     ablation = ablations.ablation(folder, recalls)
     sinks = [entry for entry in ablation.plan.entries if entry.group == "sink"]
