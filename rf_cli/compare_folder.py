@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rainfusion_core.errors import OutputError
 from rainfusion_core.report import CallRow, RenderReport, SparsityReport, StageTimes
+from rainfusion_core.sink import FirstFrame
 from rf_cli import arms, media
 
 if TYPE_CHECKING:
@@ -149,9 +150,10 @@ def read_report(table: dict[str, Any]) -> RenderReport:
     """The report that `dataclasses.asdict` made a table of; the speed of single calls is not in it."""
     times, sparsity = table["times"], table["sparsity"]
     rows = tuple(CallRow(**row) for row in sparsity["rows"])
+    frame = sparsity["first_frame"] and FirstFrame(*sparsity["first_frame"])
     return RenderReport(
         StageTimes(**{**times, "steps": tuple(times["steps"])}),
-        SparsityReport(**{**sparsity, "rows": rows, "speed": None}),
+        SparsityReport(**{**sparsity, "rows": rows, "speed": None, "first_frame": frame}),
         table["peak_memory_bytes"],
         table["others"],
     )

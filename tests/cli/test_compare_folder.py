@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import imageio_ffmpeg
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from rainfusion_core.compare import Run
 from rainfusion_core.errors import OutputError
 from rainfusion_core.render import Sound
+from rainfusion_core.report import CallRow, RenderReport, SparsityReport, StageTimes
+from rainfusion_core.sink import FirstFrame
+from rf_cli import compare_folder
 from rf_cli.compare_folder import CompareFolder, fingerprint, prepare
 from tests.cli import comparisons
 
@@ -92,3 +96,11 @@ def test_other_weights_have_another_fingerprint(tmp_path):
     before = fingerprint(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"22")
     assert fingerprint(tmp_path) != before and fingerprint(None) is None
+
+
+@pytest.mark.parametrize("frame", [None, FirstFrame(True, 2, 9), FirstFrame(False, 4, 12)], ids=str)
+def test_a_report_that_was_written_reads_as_it_was(frame):
+    row = CallRow(0, "cond", "transformer", 0, None, 2, 4, 0.1)
+    sparsity = SparsityReport(0.8, (row,), "sparse", "dense", first_frame=frame)
+    report = RenderReport(StageTimes(1.0, (1.0,), 1.0, 1.0, 2.0), sparsity, 1, None)
+    assert compare_folder.read_report(json.loads(json.dumps(asdict(report)))) == report
