@@ -5,6 +5,7 @@ from pathlib import Path
 from rainfusion_core.shapes import world
 
 TEXT_TOKENS = 32  # longest prompt; the preset passes it as max_sequence_length
+TEXT_WIDTH = 96
 
 
 def build_tokenizer():
@@ -19,7 +20,7 @@ def build_text_encoder(vocabulary: int):
     from transformers import UMT5Config, UMT5EncoderModel
 
     config = UMT5Config(
-        vocab_size=vocabulary, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4,
+        vocab_size=vocabulary, d_model=TEXT_WIDTH, d_kv=24, d_ff=256, num_layers=3, num_heads=4,
         dropout_rate=0.0, is_encoder_decoder=False, use_cache=False, decoder_start_token_id=0,
     )  # fmt: skip
     return UMT5EncoderModel(config).eval()
@@ -41,7 +42,7 @@ def build_transformer():
 
     return WanTransformer3DModel(
         patch_size=(1, 1, 1), num_attention_heads=3, attention_head_dim=64, in_channels=16,
-        out_channels=16, text_dim=64, freq_dim=128, ffn_dim=576, num_layers=6,
+        out_channels=16, text_dim=TEXT_WIDTH, freq_dim=128, ffn_dim=576, num_layers=6,
         cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=64,
     )  # fmt: skip
 

@@ -1,28 +1,34 @@
-"""The world that `shapes` is trained on: captioned clips of one shape over a background, drawn with signed distances.
+"""The world that `shapes` is trained on: scenes of one or two shapes over a background, and the words for them.
 
-Everything is drawn from numbers, at any size and length: a `Scene` says what is seen, `draw` renders it, `caption`
-words it. All lengths are fractions of the shorter side of the frame, and a motion always takes the whole clip.
+A `Scene` says what is seen, `drawing.draw` renders it at any size and length, `caption` words it. All lengths are
+fractions of the shorter side of the frame, and a motion always takes the whole clip.
 """
 
-import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-SHAPES = ("circle", "square", "triangle", "star")
-SIZES = {"small": 0.15, "large": 0.25}  # radius
-MOTIONS = {
-    "right": "moving right",
-    "left": "moving left",
-    "up": "moving up",
-    "down": "moving down",
-    "growing": "growing",
-    "shrinking": "shrinking",
+SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring")
+SIZES = {"small": 0.16, "large": 0.25}  # radius
+DIRECTIONS = {
+    "right": (1.0, 0.0),
+    "left": (-1.0, 0.0),
+    "up": (0.0, -1.0),
+    "down": (0.0, 1.0),
+    "up right": (0.8, -0.8),
+    "up left": (-0.8, -0.8),
+    "down right": (0.8, 0.8),
+    "down left": (-0.8, 0.8),
 }
-DIRECTIONS = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
-STYLES = ("gradient", "striped", "checkered")
+GESTURES = ("growing", "shrinking", "spinning", "orbiting", "bouncing", "fading")
+MOTIONS = (*DIRECTIONS, *GESTURES)
+HASTES = ("slowly", "quickly")
+HASTELESS = ("growing", "shrinking", "fading")  # these take the whole clip, whatever the haste
+ROUND = ("circle", "ring")  # looks the same when it spins
+STYLES = ("plain", "gradient", "striped", "checkered", "dotted", "split")
+TWO_COLOURED = ("striped", "checkered", "split")
+PANS = ("left", "right")
+RELATIONS = ("and", "in front of", "behind")
 COLOURS = {
     "red": (0.90, 0.12, 0.15),
     "orange": (1.00, 0.55, 0.05),
@@ -37,151 +43,171 @@ COLOURS = {
 BACKGROUNDS = {
     name: tuple(0.55 * channel + 0.12 for channel in rgb) for name, rgb in COLOURS.items()
 }
-TRAVEL = 0.5  # how far a moving shape goes, in frame widths or heights
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What one clip shows. `None` in a caption's place means that the caption does not say."""
+class Subject:
+    """One shape. `place` is the middle of its path, in frame widths and heights."""
 
     shape: str
     size: str
     colour: str
     motion: str
+    haste: str
+    place: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one clip shows.
+
+    Attributes:
+        subjects: one or two; `relation` stands between two, and says which one hides the other.
+        second: the other colour of a two-coloured background, or None.
+        pan: where the camera turns, so that the background runs the other way, or None.
+        phase: of the background's pattern, in [0, 1).
+    """
+
+    subjects: tuple[Subject, ...]
+    relation: str
     background: str
+    second: str | None
     style: str
-    place: tuple[float, float]  # where the path is centred, in frame widths and heights
-    phase: float  # of the background's pattern, in [0, 1)
+    pan: str | None
+    phase: float
 
 
-def random_scene(rng: random.Random, *, held_out: bool = False) -> Scene:
-    """A scene to train on, or one whose shape, colour and background never meet in training."""
+def random_scene(rng: random.Random, *, held_out: bool = False, subjects: int = 0) -> Scene:
+    """A scene to train on, or one whose first shape, colour and background never meet in training.
+
+    Args:
+        subjects: one or two; 0 draws two in a quarter of all scenes.
+    """
     while True:
-        shape = rng.choice(SHAPES)
-        colour, background = rng.sample(sorted(COLOURS), 2)
-        if _is_held_out(shape, colour, background) == held_out:
+        count = subjects or 1 + (rng.random() < 0.25)
+        style = rng.choices(STYLES, (3, 2, 3, 2, 2, 2))[0]
+        background, second, *colours = rng.sample(sorted(COLOURS), 4)
+        shapes = [rng.choice(SHAPES) for _ in range(count)]
+        if is_held_out(shapes[0], colours[0], background) == held_out:
             break
-    motion = rng.choice([*DIRECTIONS, *DIRECTIONS, "growing", "shrinking"])
-    horizontal, vertical = DIRECTIONS.get(motion, (0.0, 0.0))
-    x = rng.uniform(0.47, 0.53) if horizontal else rng.uniform(0.32, 0.68)
-    y = rng.uniform(0.47, 0.53) if vertical else rng.uniform(0.32, 0.68)
+    relation = rng.choice(RELATIONS) if count == 2 else ""
     return Scene(
-        shape,
-        rng.choice(sorted(SIZES)),
-        colour,
-        motion,
+        tuple(_subjects(rng, shapes, colours, relation)),
+        relation,
         background,
-        rng.choice(STYLES),
-        (x, y),
+        second if style == "split" or (style in TWO_COLOURED and rng.random() < 0.5) else None,
+        style,
+        rng.choice(PANS) if style in ("striped", "checkered", "dotted") and rng.random() < 0.3 else None,
         rng.random(),
-    )
+    )  # fmt: skip
 
 
-def _is_held_out(shape: str, colour: str, background: str) -> bool:
+def is_held_out(shape: str, colour: str, background: str) -> bool:
     """One in eight of all combinations."""
     names = sorted(COLOURS)
     number = 5 * SHAPES.index(shape) + 3 * names.index(colour) + names.index(background)
     return number % 8 == 0
 
 
-def caption(scene: Scene, rng: random.Random) -> tuple[str, dict[str, str | None]]:
+def _subjects(
+    rng: random.Random, shapes: list[str], colours: list[str], relation: str
+) -> Iterator[Subject]:
+    motions = [_motion(rng, shape) for shape in shapes]
+    for number, (shape, motion) in enumerate(zip(shapes, motions, strict=True)):
+        size = rng.choice(sorted(SIZES)) if len(shapes) == 1 else "small"
+        if relation and relation != "and":  # the one behind is the large one
+            size = ("small", "large")[number == (relation == "in front of")]
+        place = _apart(rng, number, motions) if relation == "and" else _place(rng, motion, relation)
+        yield Subject(shape, size, colours[number], motion, rng.choice(HASTES), place)
+
+
+def _motion(rng: random.Random, shape: str) -> str:
+    while True:
+        motion = rng.choice((*MOTIONS, "growing", "shrinking"))
+        if motion != "spinning" or shape not in ROUND:
+            return motion
+
+
+def _place(rng: random.Random, motion: str, relation: str) -> tuple[float, float]:
+    """The middle of the path: near the frame's middle along a motion."""
+    near, far = (0.47, 0.53), (0.34, 0.66)
+    if relation or motion in ("orbiting", "bouncing"):
+        far = (0.45, 0.55)
+    horizontal, vertical = DIRECTIONS.get(motion, (0.0, 0.0))
+    return rng.uniform(*(near if horizontal else far)), rng.uniform(*(near if vertical else far))
+
+
+def _apart(rng: random.Random, number: int, motions: list[str]) -> tuple[float, float]:
+    """Two that do not meet: beside each other, or one above the other where one moves sideways."""
+    side, middle = rng.uniform(0.26, 0.3) + 0.44 * number, rng.uniform(0.46, 0.54)
+    stacked = any(DIRECTIONS.get(motion, (0.0, 0.0))[0] for motion in motions)
+    return (middle, side) if stacked else (side, middle)
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+Named = dict[str, str | None]
+
+
+def caption(scene: Scene, rng: random.Random) -> tuple[str, Named]:
     """One of many wordings of a scene, and which attributes it names (the others map to None)."""
-    named: dict[str, str | None] = {
-        "shape": scene.shape,
-        "size": scene.size if rng.random() < 0.75 else None,
-        "colour": scene.colour,
-        "motion": scene.motion,
+    named: Named = {
         "background": scene.background,
-        "style": scene.style if scene.style != "gradient" and rng.random() < 0.75 else None,
-    }
-    if scene.style == "gradient":  # the plain case: no word for it
-        named["style"] = "gradient" if rng.random() < 0.3 else None
-    motion = MOTIONS[scene.motion]
-    if scene.motion in DIRECTIONS:
-        motion = rng.choice([motion, f"going {scene.motion}", f"moves {scene.motion}"])
-    subject = " ".join(filter(None, [named["size"], scene.colour, scene.shape]))
-    ground = " ".join(filter(None, [named["style"], scene.background, "background"]))
-    article = rng.choice(["a ", "the ", ""])
-    place = rng.choice(["over", "on", "in front of"])
-    return f"{article}{subject} {motion} {place} a {ground}", named
+        "second": scene.second,
+        "style": scene.style if scene.second or _says(rng, 0.3 if scene.style == "plain" else 0.75) else None,
+        "pan": scene.pan,
+        "relation": scene.relation or None,
+    }  # fmt: skip
+    phrases = []
+    for number, subject in enumerate(scene.subjects):
+        words, said = _subject_words(subject, rng)
+        phrases.append(words)
+        named |= {f"{key}{number}": value for key, value in said.items()}
+    place = rng.choice(["over", "on", "in front of"] if not scene.relation else ["over", "on"])
+    colours = f"{scene.background} and {scene.second}" if scene.second else scene.background
+    ground = " ".join(filter(None, [named["style"], colours, "background"]))
+    pan = ""
+    if scene.pan:
+        pan = rng.choice([f" camera panning {scene.pan}", f" while the camera pans {scene.pan}"])
+    subjects = f" {scene.relation} ".join(phrases)
+    return f"{subjects} {place} a {ground}{pan}", named
 
 
-def held_out_prompt(number: int) -> tuple[str, dict[str, str | None]]:
-    """One of endlessly many prompts whose combination training never saw, and what it names."""
-    rng = random.Random(f"held-out-{number}")
-    scene = random_scene(rng, held_out=True)
-    return caption(scene, rng)
+def _says(rng: random.Random, chance: float) -> bool:
+    return rng.random() < chance
 
 
-def draw(scene: Scene, frames: int, height: int, width: int) -> Tensor:
-    """(3, frames, height, width) float32 in [-1, 1]."""
-    short = min(height, width)
-    ys = (torch.arange(height) + 0.5)[:, None] / short
-    xs = (torch.arange(width) + 0.5)[None, :] / short
-    time = torch.linspace(0, 1, frames)[:, None, None] if frames > 1 else torch.full((1, 1, 1), 0.5)
-    dx, dy = DIRECTIONS.get(scene.motion, (0.0, 0.0))
-    centre_x = (scene.place[0] + TRAVEL * dx * (time - 0.5)) * width / short
-    centre_y = (scene.place[1] + TRAVEL * dy * (time - 0.5)) * height / short
-    growth = {"growing": 1.0, "shrinking": -1.0}.get(scene.motion, 0.0)
-    radius = SIZES[scene.size] * (1 + 0.45 * growth * (2 * time - 1))
-    distance = (
-        signed_distance(scene.shape, (xs - centre_x) / radius, (ys - centre_y) / radius) * radius
-    )
-    cover = (0.5 - distance * short).clamp(0, 1)  # one pixel of anti-aliasing
-    ground = _background(scene, xs, ys, height / short)[:, None]
-    colour = torch.tensor(COLOURS[scene.colour]).view(3, 1, 1, 1)
-    return (ground * (1 - cover) + colour * cover) * 2 - 1
+def _subject_words(subject: Subject, rng: random.Random) -> tuple[str, Named]:
+    haste = None if subject.motion in HASTELESS or _says(rng, 0.4) else subject.haste
+    size = subject.size if _says(rng, 0.7) else None
+    motion = subject.motion
+    if motion in DIRECTIONS:
+        where = motion.replace(" ", rng.choice([" ", " and "]))
+        motion = f"{rng.choice(['moving', 'moving', 'going', 'moves'])} {where}"
+    thing = " ".join(filter(None, [size, subject.colour, subject.shape]))
+    done = " ".join(filter(None, [motion, haste]))
+    said: Named = {
+        "shape": subject.shape, "size": size, "colour": subject.colour,
+        "motion": subject.motion, "haste": haste,
+    }  # fmt: skip
+    return f"{rng.choice(['a ', 'the ', 'a ', ''])}{thing} {done}", said
 
 
-def _background(scene: Scene, xs: Tensor, ys: Tensor, height: float) -> Tensor:
-    """(3, height, width) in [0, 1]: the colour, made lighter and darker by a soft pattern."""
-    turn = 2 * math.pi
-    if scene.style == "striped":
-        pattern = torch.sin(turn * (2.5 * (xs + ys) + scene.phase)) * 0.14
-    elif scene.style == "checkered":
-        waves = torch.sin(turn * (2 * xs + scene.phase)) * torch.sin(turn * 2 * ys)
-        pattern = (waves * 4).clamp(-1, 1) * 0.13
-    else:
-        pattern = 0.2 * (0.5 - ys / height) + 0 * xs
-    return (torch.tensor(BACKGROUNDS[scene.background]).view(3, 1, 1) * (1 + pattern)).clamp(0, 1)
-
-
-def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance to a shape of radius 1 around the origin, negative inside; y points down."""
-    if shape == "circle":
-        return (x.square() + y.square()).sqrt() - 1
-    if shape == "square":
-        return torch.maximum(x.abs(), y.abs()) - 0.84
-    corners = 3 if shape == "triangle" else 5
-    inner = 1.0 if shape == "triangle" else 0.5
-    angle = torch.atan2(x, -y)  # 0 points up
-    if shape == "triangle":
-        sector = 2 * math.pi / corners
-        folded = angle % sector - sector / 2  # from the middle of an edge
-        return (x.square() + y.square()).sqrt() * torch.cos(folded) - 0.6
-    half = math.pi / corners
-    folded = (angle.abs() + half) % (2 * half) - half
-    r = (x.square() + y.square()).sqrt()
-    # one edge of the star runs from the tip (0, 1.1) to the notch at angle `half`, radius `inner`
-    px, py = r * torch.sin(folded.abs()), r * torch.cos(folded)
-    tip, notch = (0.0, 1.15), (inner * math.sin(half), inner * math.cos(half))
-    ex, ey = notch[0] - tip[0], notch[1] - tip[1]
-    return (ex * (py - tip[1]) - ey * (px - tip[0])) / math.hypot(ex, ey)
+def attributes() -> dict[str, tuple[str, ...]]:
+    """Everything that a caption can name, with its values."""
+    colours = tuple(COLOURS)
+    each = {
+        "shape": SHAPES, "size": tuple(SIZES), "colour": colours, "motion": MOTIONS, "haste": HASTES,
+    }  # fmt: skip
+    return {
+        "background": colours, "second": colours, "style": STYLES, "pan": PANS, "relation": RELATIONS,
+        **{f"{key}{number}": values for number in range(2) for key, values in each.items()},
+    }  # fmt: skip
 
 
 def words() -> list[str]:
     """Every word that a caption can hold."""
-    fixed = [
-        "a",
-        "the",
-        "over",
-        "on",
-        "in",
-        "front",
-        "of",
-        "moving",
-        "going",
-        "moves",
-        "background",
-    ]
-    return sorted({*fixed, *SHAPES, *SIZES, *COLOURS, *STYLES, *MOTIONS})
+    fixed = "a the over on in front of behind and moving going moves background while camera pans panning"
+    listed = [*SHAPES, *SIZES, *COLOURS, *STYLES, *MOTIONS, *HASTES, *PANS]
+    return sorted({*fixed.split(), *(word for text in listed for word in text.split())})

@@ -1,0 +1,71 @@
+"""Drawn clips as latents, encoded once and kept in the run folder, and the batches that are drawn from them."""
+
+import random
+from collections.abc import Callable
+
+import torch
+import world
+from drawing import draw_parts
+from run import Run
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
+CAPTIONS = 2  # wordings kept a clip
+LEAST = 24  # clips that a cache holds however short the time is
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@torch.no_grad()
+def encode(
+    vae: nn.Module, scenes: list[world.Scene], frames: int, size: int
+) -> tuple[Tensor, Tensor]:
+    """Latents (clips, 16, t, h, w) float16, and what share of each token a shape covers (clips, 1, t, h, w)."""
+    drawn, covers = zip(*(draw_parts(scene, frames, size, size) for scene in scenes), strict=True)
+    device = next(vae.parameters()).device
+    x = torch.stack(drawn).to(device).contiguous(memory_format=torch.channels_last_3d)
+    latents = vae._encode(x).chunk(2, dim=1)[0].half().cpu()
+    return latents, F.adaptive_max_pool3d(torch.stack(covers), latents.shape[2:]).half()
+
+
+def cache(run: Run, vae: nn.Module, frames: int, size: int, count: int, seconds: float) -> dict:
+    """`count` clips, or as many as `seconds` of work bring."""
+    name = f"latents-{frames}x{size}"
+    state = run.load(name) or {"latents": [], "covers": [], "captions": []}
+    latents, covers, captions = (list(state[key]) for key in ("latents", "covers", "captions"))
+    known, until = len(captions), run.now() + seconds
+    rng = random.Random(f"{run.seed}-{name}-{known}")
+    batch = max(1, 8 * 64 * 64 * 17 // (frames * size * size))
+    while len(captions) < count and (run.now() < until or len(captions) < LEAST):
+        scenes = [world.random_scene(rng) for _ in range(batch)]
+        for found, more in zip((latents, covers), encode(vae, scenes, frames, size), strict=True):
+            found += more.unbind()
+        captions += [[world.caption(scene, rng)[0] for _ in range(CAPTIONS)] for scene in scenes]
+    found = {"latents": torch.stack(latents), "covers": torch.stack(covers), "captions": captions}
+    if len(captions) > known:
+        run.save(name, **found)
+        run.log("cache", frames=frames, size=size, clips=len(captions))
+    return found
+
+
+def sampler(found: dict, statistics: dict, embedding: Callable, device: torch.device) -> Callable:
+    """A function of the batch size that draws (latents, covers, text embeddings) on the device."""
+    mean, std = (statistics[key].view(1, -1, 1, 1, 1) for key in ("mean", "std"))
+    texts = [embedding([pair[i] for pair in found["captions"]]).cpu() for i in range(CAPTIONS)]
+    empty = embedding([""])[0].cpu()
+
+    def sample(batch: int) -> Batch:
+        pick = torch.randint(len(found["latents"]), (batch,))
+        text = texts[int(torch.randint(CAPTIONS, ()))][pick].clone()
+        text[torch.rand(batch) < DROPOUT] = empty
+        latents = (found["latents"][pick].float() - mean) / std
+        return latents.to(device), found["covers"][pick].float().to(device), text.to(device)
+
+    return sample
+
+
+def statistics_of(found: dict) -> dict[str, Tensor]:
+    """Mean and standard deviation of every channel."""
+    latents = found["latents"].float()
+    return {"mean": latents.mean((0, 2, 3, 4)), "std": latents.std((0, 2, 3, 4))}

@@ -1,0 +1,94 @@
+"""Trains the transformer by flow matching on cached latents, small and short clips first, the largest last."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from optimiser import Optimizer, schedule
+from run import Run, stage_at
+from torch import Tensor, nn
+
+# (share, [(batch, frames, height and width, cached clips)]): the entries of a stage take turns.
+# Single images teach shapes at full size for the price of short clips of a quarter of it.
+STAGES = [
+    (0.45, [(32, 1, 128, 12000), (32, 17, 64, 6000)]),
+    (0.2, [(16, 1, 128, 12000), (12, 9, 128, 2500), (10, 33, 96, 1500)]),
+    (0.23, [(8, 33, 128, 1500), (8, 33, 128, 1500), (10, 9, 128, 2500)]),
+    (0.12, [(6, 33, 128, 1500), (2, 33, 192, 200), (1, 49, 256, 100)]),
+]
+SHIFT = 2.0  # training noise levels lean to the noisy side, as sampling does
+FOREGROUND = 4.0  # how much more a token counts that a shape covers
+RATE, AVERAGE = 2.5e-3, 0.99
+
+Sampler = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+
+
+def shapes_of_stages() -> list[tuple[int, int, int]]:
+    """(frames, size, cached clips) of everything that is trained on, in the order of first use."""
+    entries = itertools.chain.from_iterable(entries for _, entries in STAGES)
+    return list(dict.fromkeys(entry[1:] for entry in entries))
+
+
+def flow_loss(transformer: nn.Module, latents: Tensor, covers: Tensor, text: Tensor) -> Tensor:
+    """Flow matching (arXiv 2210.02747): predict noise minus data on the straight line between them."""
+    sigma = torch.randn(len(latents), device=latents.device).sigmoid()
+    sigma = SHIFT * sigma / (1 + (SHIFT - 1) * sigma)
+    s = sigma.view(-1, 1, 1, 1, 1)
+    noise = torch.randn_like(latents)
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        flow = transformer(
+            hidden_states=(1 - s) * latents + s * noise,
+            timestep=sigma * 1000,
+            encoder_hidden_states=text,
+            return_dict=False,
+        )[0]
+    weights = 1 + (FOREGROUND - 1) * covers
+    error = (flow.float() - (noise - latents)).square()
+    return (error * weights / weights.mean((2, 3, 4), keepdim=True)).mean()
+
+
+def train_transformer(
+    run: Run,
+    transformer: nn.Module,
+    ema: nn.Module,
+    data: Callable[[int, int, int], Sampler],
+    *,
+    wide: int,
+) -> None:
+    """`data` makes the sampler of (frames, size, clips); `wide` multiplies every batch."""
+    optimizer, step = Optimizer(transformer, RATE), 0
+    if state := run.load("transformer"):
+        transformer.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    torch.manual_seed(run.seed + step)
+    samplers: dict[tuple, Sampler] = {}
+    losses: dict[str, list[float]] = {}
+
+    def save() -> None:
+        run.save(
+            "transformer", model=transformer.state_dict(), ema=ema.state_dict(),
+            optimizer=optimizer.state_dict(), step=step,
+        )  # fmt: skip
+
+    for progress in run.loop("transformer", save):
+        (entries,) = stage_at(STAGES, progress)
+        batch, *shape = entries[step % len(entries)]
+        if tuple(shape) not in samplers:
+            samplers[tuple(shape)] = data(*shape)
+        loss = flow_loss(transformer, *samplers[tuple(shape)](wide * batch))
+        loss.backward()
+        norm = optimizer.step(schedule(progress))
+        step += 1
+        follow(ema, transformer, min(AVERAGE, step / (step + 20)))
+        losses.setdefault(f"loss-{shape[0]}x{shape[1]}", []).append(loss.item())
+        if step % 25 == 0:
+            means = {name: round(sum(each) / len(each), 4) for name, each in losses.items()}
+            run.log("transformer", step=step, grad=round(norm, 3), **means)
+            losses.clear()
+
+
+@torch.no_grad()
+def follow(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)

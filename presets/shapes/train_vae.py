@@ -1,0 +1,72 @@
+"""Trains the VAE on windows of drawn clips: single images first, then longer and longer clips."""
+
+import math
+import random
+
+import torch
+import world
+from drawing import draw
+from optimiser import Optimizer, schedule
+from run import Run, stage_at
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# share, batch, frames, and height as well as width of each stage
+STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.4, 2, 17, 64)]
+KL = 2e-4
+
+
+def train_vae(run: Run, vae: nn.Module, *, wide: int) -> None:
+    """`wide` multiplies every batch."""
+    optimizer, step = Optimizer(vae, 2e-3), 0
+    if state := run.load("vae"):
+        vae.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    rng = random.Random(f"{run.seed}-vae-{step}")
+
+    def save() -> None:
+        run.save("vae", model=vae.state_dict(), optimizer=optimizer.state_dict(), step=step)
+
+    for progress in run.loop("vae", save):
+        batch, frames, size = stage_at(STAGES, progress)
+        x = windows(rng, wide * batch, frames, size).to(run.device)
+        loss, mse, kl = vae_loss(vae, x.contiguous(memory_format=torch.channels_last_3d))
+        loss.backward()
+        optimizer.step(schedule(progress))
+        step += 1
+        if step % 25 == 0:
+            psnr = -10 * math.log10(mse / 4)
+            run.log("vae", step=step, frames=frames, psnr=round(psnr, 2), kl=round(kl, 3))
+
+
+def windows(rng: random.Random, batch: int, frames: int, size: int) -> Tensor:
+    """(batch, 3, frames, size, size): windows of clips that are drawn up to 2.5 times as large."""
+    out = []
+    for _ in range(batch):
+        drawn = int(size * rng.uniform(1, 2.5))
+        y, x = (rng.randint(0, drawn - size) for _ in range(2))
+        clip = draw(world.random_scene(rng), frames, drawn, drawn)
+        out.append(clip[..., y : y + size, x : x + size])
+    return torch.stack(out)
+
+
+def vae_loss(vae: nn.Module, x: Tensor) -> tuple[Tensor, float, float]:
+    """(loss, mean squared error, KL); absolute and squared error and a small KL term."""
+    mean, log_variance = vae._encode(x).chunk(2, dim=1)
+    log_variance = log_variance.clamp(-30, 20)
+    z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    out = decode_unclamped(vae, z)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    mse = F.mse_loss(out, x)
+    loss = F.l1_loss(out, x) + mse + KL * kl
+    return loss, mse.item(), kl.item()
+
+
+def decode_unclamped(vae: nn.Module, z: Tensor) -> Tensor:
+    """`vae.decode` clamps its output, which stops the gradient of every saturated pixel."""
+    clamp, torch.clamp = torch.clamp, lambda x, **_: x
+    try:
+        return vae._decode(z).sample
+    finally:
+        torch.clamp = clamp
