@@ -2,12 +2,14 @@
 
     python benchmarks/shapes_quality.py --pairs 32 --sparsity 0 --sparsity 0.8
 
-Prompts name combinations of shape, colour and background that training never saw; each has a seed of its own.
+Prompts name combinations of shape, colour and background that training never saw; each has a seed of its own. The
+judge's own ceiling, its agreement on clips that were drawn instead of rendered, stands beside every share.
 """
 
 import argparse
 import json
 import math
+import random
 import sys
 import time
 from pathlib import Path
@@ -17,16 +19,18 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "presets" / "shapes")]
+
+import drawing  # noqa: E402
+import judge  # noqa: E402
+import world  # noqa: E402
 
 from rainfusion_core import SparseConfig  # noqa: E402
 from rainfusion_core.pipeline import load  # noqa: E402
 from rainfusion_core.render import render  # noqa: E402
-from rainfusion_core.shapes import world  # noqa: E402
-from rainfusion_core.shapes.judge import judge  # noqa: E402
 from rf_cli import presets  # noqa: E402
+from rf_cli.commands.generate import clip_of, source_of  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
-from rf_cli.requests import clip_of, source_of  # noqa: E402
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -37,6 +41,34 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+Hits = dict[str, list[bool]]
+
+
+def pair(number: int, subjects: int) -> tuple[str, world.Named, world.Scene]:
+    """The prompt and scene of one held-out pair; its seed is its number."""
+    rng = random.Random(f"held-out-{number}")
+    scene = world.random_scene(rng, held_out=True, subjects=subjects)
+    return *world.caption(scene, rng), scene
+
+
+def add(hits: Hits, named: world.Named, frames: torch.Tensor) -> dict[str, bool]:
+    found = judge.agreement(named, judge.judge(frames))
+    for name, right in found.items():
+        hits.setdefault(name, []).append(right)
+    return found
+
+
+def shares(hits: Hits) -> dict[str, dict]:
+    return {
+        name: {
+            "share": sum(each) / len(each),
+            "interval": wilson(sum(each), len(each)),
+            "count": len(each),
+        }
+        for name, each in hits.items()
+    }
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return -10 * math.log10(float(np.square(a - b).mean()) + 1e-12)
 
@@ -45,6 +77,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair")
+    parser.add_argument("--subjects", type=int, default=1, help="shapes a clip: 1 or 2")
     parser.add_argument("--size")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--steps", type=int)
@@ -55,26 +89,27 @@ def main() -> None:
     preset = presets.resolve(arguments.model)
     pipeline = load(source_of(preset, dtype="auto", device="auto"))
     sparsities = arguments.sparsity or [0.0, 0.8]
-    hits: dict[float, dict[str, list[bool]]] = {s: {} for s in sparsities}
+    hits: dict[float, Hits] = {s: {} for s in sparsities}
+    drawn: Hits = {}
     fidelity: dict[float, list[float]] = {s: [] for s in sparsities}
     begin = time.monotonic()
-    for number in range(arguments.pairs):
-        prompt, named = world.held_out_prompt(number)
+    for number in range(arguments.first, arguments.first + arguments.pairs):
+        prompt, named, scene = pair(number, arguments.subjects)
         clip = clip_of(
             preset, prompt, size=arguments.size, frames=arguments.frames, steps=arguments.steps,
             guidance=arguments.guidance, negative=None, seed=number,
         )  # fmt: skip
+        truth = drawing.draw(scene, clip.frames, clip.height, clip.width)
+        add(drawn, named, (truth.permute(1, 2, 3, 0) + 1) / 2)
         dense = None
         for sparsity in sparsities:
             config = SparseConfig(**{**preset.sparse.model_dump(), "sparsity": sparsity})
             frames = render(pipeline, clip, config, measure_speed=False).frames
             dense = frames if dense is None else dense
-            seen = judge(torch.from_numpy(frames))
-            for name, value in named.items():
-                if value is not None and name in seen:
-                    hits[sparsity].setdefault(name, []).append(seen[name] == value)
+            found = add(hits[sparsity], named, torch.from_numpy(frames))
             fidelity[sparsity].append(psnr(frames, dense))
-            print(f"{number} s={sparsity:g} {prompt!r} -> {seen}", flush=True)
+            wrong = [name for name, right in found.items() if not right]
+            print(f"{number} s={sparsity:g} {prompt!r} wrong: {wrong}", flush=True)
     result = {
         "model": preset.name,
         "pairs": arguments.pairs,
@@ -83,17 +118,9 @@ def main() -> None:
         },
         "minutes": (time.monotonic() - begin) / 60,
         "environment": environment("cpu" if not torch.cuda.is_available() else "cuda"),
-        "agreement": {
-            f"{sparsity:g}": {
-                name: {
-                    "share": sum(each) / len(each),
-                    "interval": wilson(sum(each), len(each)),
-                    "count": len(each),
-                }
-                for name, each in hits[sparsity].items()
-            }
-            for sparsity in sparsities
-        },
+        "agreement": {f"{sparsity:g}": shares(hits[sparsity]) for sparsity in sparsities},
+        "judge_on_drawn_clips": shares(drawn),
+        "psnr_to_first_arm": {f"{s:g}": fidelity[s] for s in sparsities[1:]},
         "psnr_to_first_arm_median": {f"{s:g}": median(fidelity[s]) for s in sparsities[1:]},
     }
     print(json.dumps(result["agreement"], indent=1), result["psnr_to_first_arm_median"])
