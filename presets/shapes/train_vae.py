@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # share, batch, frames, and height as well as width of each stage
-STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.4, 2, 17, 64)]
+STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.3, 2, 17, 64), (0.1, 1, 17, 128)]
 KL = 2e-4
 
 
@@ -31,7 +31,8 @@ def train_vae(run: Run, vae: nn.Module, *, wide: int) -> None:
     for progress in run.loop("vae", save):
         batch, frames, size = stage_at(STAGES, progress)
         x = windows(rng, wide * batch, frames, size).to(run.device)
-        loss, mse, kl = vae_loss(vae, x.contiguous(memory_format=torch.channels_last_3d))
+        with torch.autocast(run.device.type, torch.bfloat16):
+            loss, mse, kl = vae_loss(vae, x.contiguous(memory_format=torch.channels_last_3d))
         loss.backward()
         optimizer.step(schedule(progress))
         step += 1
