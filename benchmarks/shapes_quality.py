@@ -9,7 +9,6 @@ judge's own ceiling, its agreement on clips that were drawn instead of rendered,
 import argparse
 import json
 import math
-import random
 import sys
 import time
 from pathlib import Path
@@ -19,18 +18,16 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "presets" / "shapes")]
+sys.path.insert(0, str(ROOT))
 
-import drawing  # noqa: E402
-import judge  # noqa: E402
-import world  # noqa: E402
 
 from rainfusion_core import SparseConfig  # noqa: E402
 from rainfusion_core.pipeline import load  # noqa: E402
 from rainfusion_core.render import render  # noqa: E402
+from rainfusion_core.shapes import drawing, judge, world  # noqa: E402
 from rf_cli import presets  # noqa: E402
-from rf_cli.commands.generate import clip_of, source_of  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
+from rf_cli.requests import clip_of, source_of  # noqa: E402
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -44,15 +41,8 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 Hits = dict[str, list[bool]]
 
 
-def pair(number: int, subjects: int) -> tuple[str, world.Named, world.Scene]:
-    """The prompt and scene of one held-out pair; its seed is its number."""
-    rng = random.Random(f"held-out-{number}")
-    scene = world.random_scene(rng, held_out=True, subjects=subjects)
-    return *world.caption(scene, rng), scene
-
-
 def add(hits: Hits, named: world.Named, frames: torch.Tensor) -> dict[str, bool]:
-    found = judge.agreement(named, judge.judge(frames))
+    found = judge.agreement(named, frames)
     for name, right in found.items():
         hits.setdefault(name, []).append(right)
     return found
@@ -94,7 +84,7 @@ def main() -> None:
     fidelity: dict[float, list[float]] = {s: [] for s in sparsities}
     begin = time.monotonic()
     for number in range(arguments.first, arguments.first + arguments.pairs):
-        prompt, named, scene = pair(number, arguments.subjects)
+        prompt, named, scene = world.held_out(number, arguments.subjects)
         clip = clip_of(
             preset, prompt, size=arguments.size, frames=arguments.frames, steps=arguments.steps,
             guidance=arguments.guidance, negative=None, seed=number,

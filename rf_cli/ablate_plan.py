@@ -165,7 +165,7 @@ def prompts_and_names(
         )
     from rainfusion_core.shapes import world
 
-    return [world.held_out_prompt(number) for number in range(count)]
+    return [world.held_out(number)[:2] for number in range(count)]
 
 
 def entries(scale: Scale, base: SparseConfig, methods: Sequence[str] | None) -> list[Entry]:

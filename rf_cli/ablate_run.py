@@ -200,7 +200,8 @@ class Ablation:
             return None
         from rainfusion_core.shapes.judge import agreement
 
-        return agreement(named, frames)
+        right = agreement(named, frames).values()
+        return sum(right) / len(right)
 
 
 def _holds(path: Path, facts: Mapping[str, Any]) -> bool:

@@ -5,11 +5,12 @@ import random
 from collections.abc import Callable
 
 import torch
-import world
-from drawing import draw_parts
 from run import Run
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rainfusion_core.shapes import world
+from rainfusion_core.shapes.drawing import draw_parts
 
 DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 CAPTIONS = 2  # wordings kept a clip

@@ -3,12 +3,13 @@
 import random
 
 import torch
-import world
 from optimiser import schedule
 from parts import TEXT_TOKENS
 from run import Run
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rainfusion_core.shapes import world
 
 ATTRIBUTES = world.attributes()
 EMPTY = 0.03  # share of empty captions

@@ -4,12 +4,13 @@ import math
 import random
 
 import torch
-import world
-from drawing import draw
 from optimiser import Optimizer, schedule
 from run import Run, stage_at
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rainfusion_core.shapes import world
+from rainfusion_core.shapes.drawing import draw
 
 # share, batch, frames, and height as well as width of each stage
 STAGES = [(0.25, 16, 1, 64), (0.1, 6, 5, 64), (0.25, 4, 9, 64), (0.3, 2, 17, 64), (0.1, 1, 17, 128)]

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-import world
-from drawing import distance
 from torch import Tensor
+
+from rainfusion_core.shapes import world
+from rainfusion_core.shapes.drawing import distance
 
 FAR = 0.2  # RGB distance from the background beyond which a pixel belongs to a shape
 SHADES = (0.72, 1.28)  # a pattern makes a background's colour that much darker or lighter
@@ -47,12 +48,12 @@ def judge(frames: Tensor) -> Seen:
     return seen | {"count": len(colours)}
 
 
-def agreement(named: world.Named, seen: Seen) -> dict[str, bool]:
+def agreement(named: world.Named, frames: Tensor) -> dict[str, bool]:
     """Which of the named attributes are seen; attributes that the caption does not name are left out.
 
     Two shapes are compared in the order in which they agree best in colour.
     """
-    count = 1 + (named.get("shape1") is not None)
+    seen, count = judge(frames), 1 + (named.get("shape1") is not None)
     turned = named["colour0"] != seen.get("colour0") and seen.get("colour1") is not None
     grounds = {named["background"], named["second"]} - {None}
     found = {"count": seen["count"] == count,

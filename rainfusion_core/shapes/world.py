@@ -102,6 +102,13 @@ def random_scene(rng: random.Random, *, held_out: bool = False, subjects: int = 
     )  # fmt: skip
 
 
+def held_out(number: int, subjects: int = 1) -> tuple[str, "Named", Scene]:
+    """Prompt, what it names, and scene number `number` of those that training never saw."""
+    rng = random.Random(f"held-out-{number}")
+    scene = random_scene(rng, held_out=True, subjects=subjects)
+    return *caption(scene, rng), scene
+
+
 def is_held_out(shape: str, colour: str, background: str) -> bool:
     """One in eight of all combinations."""
     names = sorted(COLOURS)

@@ -4,7 +4,16 @@ import math
 
 import torch
 from torch import Tensor
-from world import BACKGROUNDS, COLOURS, DIRECTIONS, HASTELESS, SIZES, Scene, Subject
+
+from rainfusion_core.shapes.world import (
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    HASTELESS,
+    SIZES,
+    Scene,
+    Subject,
+)
 
 TRAVEL = {
     "slowly": 0.28,
