@@ -153,7 +153,8 @@ def _line(values: Tensor, time: Tensor) -> tuple[float, float]:
 
 
 def _motion(track: _Track, far: Tensor) -> str:
-    strength = far.flatten(1).quantile(0.995, dim=1)
+    own = far * track.mask.any(0)  # where another shape is, its strength says nothing
+    strength = own.flatten(1).quantile(0.995, dim=1)
     if strength[-2:].mean() < 0.6 * strength[:2].mean():
         return "fading"
     there = track.area > 0.003

@@ -1,5 +1,6 @@
 """What the core does inside one attention call, as plain arrays: block maps, kept tokens, fine attention maps."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from rainfusion_core.selection.mass import block_mass, recall
 from rainfusion_core.selectors import SELECTORS, Call, Memory
 
 QUERY, KEPT = 2, 1  # values of a covering
+FIFTH = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class HeadView:
         covering: (frames, height, width) uint8 for the tokens of the grid: `QUERY` in the query
             block, `KEPT` in a kept key block, else 0.
         kind: type of the head, one of `heads.TYPES`.
+        top_fifth: attention that the best fifth of the key blocks hold, mean over query blocks.
     """
 
     step: int
@@ -43,6 +46,7 @@ class HeadView:
     kind: str
     recall: float
     density: float
+    top_fifth: float
 
 
 def views(
@@ -82,9 +86,16 @@ def views(
             kind=TYPES[int(kinds[head])],
             recall=float(recalls[head]),
             density=float(mask[0, head].float().mean()),
+            top_fifth=top_share(mass[0, head], FIFTH),
         )
         for head in range(call.q.shape[1])
     ]
+
+
+def top_share(mass: Tensor, share: float) -> float:
+    """Mass of (query_blocks, key_blocks) in the best `share` of each row's blocks, rounded up; mean over rows."""
+    count = math.ceil(share * mass.shape[-1])
+    return float((mass.topk(count, -1).values.sum(-1) / mass.sum(-1)).mean())
 
 
 def _first_grid(call: CapturedCall) -> tuple[LatentGrid, int]:

@@ -1,5 +1,6 @@
 """Views of a call against masks and orders worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid, Text, TokenLayout
 from rainfusion_core.recording import CapturedCall
-from rainfusion_core.study.inspection import KEPT, QUERY, views
+from rainfusion_core.study.inspection import KEPT, QUERY, top_share, views
 
 LAYOUT = TokenLayout((Text(5), LatentGrid(3, 4, 8)))
 
@@ -29,6 +30,15 @@ def test_maps_have_a_row_a_query_block_and_masses_that_sum_to_one():
         assert view.fine.sum(-1) == pytest.approx(1, abs=1e-5)
         assert view.density == pytest.approx(view.kept.mean())
         assert 0 < view.recall <= 1
+
+
+def test_the_top_fifth_is_counted_row_by_row_and_rounded_up():
+    mass = torch.tensor([[0.5, 0.1, 0.2, 0.1, 0.1, 0.0], [0.1, 0.1, 0.1, 0.1, 0.2, 0.4]])
+    assert top_share(mass, 0.2) == pytest.approx((0.5 + 0.2 + 0.4 + 0.2) / 2)
+    assert top_share(mass, 0.1) == pytest.approx(0.45)
+    for view in views(call(), config(), token=(0, 0, 0)):
+        best = np.sort(view.mass)[:, -2:]  # a fifth of 7, rounded up
+        assert view.top_fifth == pytest.approx(best.sum(-1).mean(), abs=1e-5)
 
 
 def test_keeping_everything_covers_every_token():
