@@ -14,7 +14,7 @@ from rainfusion_core.shapes.drawing import draw_parts
 
 DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 CAPTIONS = 2  # wordings kept a clip
-LEAST = 24  # clips that a cache holds however short the time is
+LEAST = 4  # clips that a cache holds however short the time is
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -37,11 +37,11 @@ def cache(run: Run, vae: nn.Module, frames: int, size: int, count: int, seconds:
     name = f"latents-{frames}x{size}"
     state = run.load(name) or {"latents": [], "covers": [], "captions": []}
     latents, covers, captions = (list(state[key]) for key in ("latents", "covers", "captions"))
-    known, until = len(captions), run.now() + seconds
+    known, begin = len(captions), run.now()
     rng = random.Random(f"{run.seed}-{name}-{known}")
     batch = max(2, 8 * 64 * 64 * 17 // (frames * size * size))
     vae = copy.deepcopy(vae).bfloat16()  # up to four times as fast on a CPU, latents within 0.4 %
-    while len(captions) < count and (run.now() < until or len(captions) < LEAST):
+    while len(captions) < count and (run.now() - begin < seconds or len(captions) < LEAST):
         scenes = [world.random_scene(rng) for _ in range(batch)]
         for found, more in zip((latents, covers), encode(vae, scenes, frames, size), strict=True):
             found += more.unbind()
@@ -50,6 +50,7 @@ def cache(run: Run, vae: nn.Module, frames: int, size: int, count: int, seconds:
     if len(captions) > known:
         run.save(name, **found)
         run.log("cache", frames=frames, size=size, clips=len(captions))
+    run.aside += run.now() - begin
     return found
 
 

@@ -23,6 +23,8 @@ class Run:
     seed: int
     shares: dict[str, float]
     spent: dict[str, float] = field(default_factory=dict)
+    reported: dict[str, float] = field(default_factory=dict)
+    aside: float = 0.0  # seconds of work inside a stage that do not count for it
 
     def now(self) -> float:
         """Seconds of work."""
@@ -34,16 +36,24 @@ class Run:
         """Yields the stage's progress in [0, 1) until its share of the minutes is spent."""
         if self.minutes == 0:  # only export what is there
             return
-        budget, begin, saved = 60 * self.minutes * self.shares[stage], self.now(), time.monotonic()
+        budget, saved = 60 * self.minutes * self.shares[stage], time.monotonic()
+        begin = self.now() - self.aside
         before = self.spent.get(stage, 0.0)
-        while (spent := before + self.now() - begin) < budget:
+        while (spent := before + self.now() - self.aside - begin) < budget:
+            self.spent[stage] = spent
             yield spent / budget
-            self.spent[stage] = before + self.now() - begin
             if time.monotonic() - saved > 60:
                 save()
                 saved = time.monotonic()
         self.spent[stage] = max(budget, before)
         save()
+
+    def due(self, stage: str, progress: float) -> bool:
+        """Whether another hundredth of the stage has passed since its last report."""
+        if progress - self.reported.get(stage, -1.0) < 0.01:
+            return False
+        self.reported[stage] = progress
+        return True
 
     def log(self, stage: str, **values: Any) -> None:
         row = {"stage": stage, "seconds": round(self.spent.get(stage, 0.0), 1), **values}

@@ -22,6 +22,7 @@ from train_transformer import Sampler, shapes_of_stages, train_transformer
 from train_vae import train_vae
 
 SHARES = {"text": 0.02, "vae": 0.14, "cache": 0.12, "transformer": 0.72}
+WORTH_COMPILING = 10  # minutes; a graph for every shape of clip takes longer than a short run saves
 WIDE_ON_GPU = 8  # how many times the CPU's batches
 
 
@@ -71,7 +72,8 @@ def main() -> None:
         transformer_wan.dispatch_attention_fn = matmul_attention
     ema = copy.deepcopy(transformer).requires_grad_(False)
     torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
-    transformer.compile_repeated_blocks(dynamic=False)
+    if minutes >= WORTH_COMPILING:
+        transformer.compile_repeated_blocks(dynamic=False)
     train_transformer(run, transformer, ema, data, wide=wide)
     write_pipeline(given.out, tokenizer, encoder, vae, ema, statistics)
 

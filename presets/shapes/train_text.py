@@ -40,7 +40,7 @@ def train_text(run: Run, tokenizer, encoder: nn.Module) -> None:
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        if step % 100 == 0:
+        if run.due("text", progress):
             run.log("text", step=step, loss=round(loss.item(), 4), right=round(right, 4))
 
 

@@ -83,7 +83,7 @@ def train_transformer(
         step += 1
         follow(ema, transformer, min(AVERAGE, step / (step + 20)))
         losses.setdefault(f"loss-{shape[0]}x{shape[1]}", []).append(loss.item())
-        if step % 25 == 0:
+        if run.due("transformer", progress):
             means = {name: round(sum(each) / len(each), 4) for name, each in losses.items()}
             run.log("transformer", step=step, grad=round(norm, 3), **means)
             losses.clear()

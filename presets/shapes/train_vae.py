@@ -37,7 +37,7 @@ def train_vae(run: Run, vae: nn.Module, *, wide: int) -> None:
         loss.backward()
         optimizer.step(schedule(progress))
         step += 1
-        if step % 25 == 0:
+        if run.due("vae", progress):
             psnr = -10 * math.log10(mse / 4)
             run.log("vae", step=step, frames=frames, psnr=round(psnr, 2), kl=round(kl, 3))
 

@@ -1,0 +1,91 @@
+"""The recipe of `shapes`: each of its losses is learned from, and a few seconds of it end in a folder that renders."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from rainfusion_core import SparseConfig
+from rainfusion_core.pipeline import ModelSource, load
+from rainfusion_core.render import Clip, render
+from rf_cli import presets
+
+SHAPES = presets.FOLDER / "shapes"
+STEPS = 20
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """Imports a module of the recipe, and forgets it: their names are too common to stay."""
+    monkeypatch.syspath_prepend(SHAPES)
+    before = set(sys.modules)
+    yield import_module
+    for name in {path.stem for path in SHAPES.glob("*.py")} - before:
+        sys.modules.pop(name, None)
+
+
+def learned(optimizer, loss_of):
+    """Loss before and after a few steps on the same batch."""
+    losses = []
+    for _ in range(STEPS):
+        torch.manual_seed(0)  # the same noise
+        loss = loss_of()
+        loss.backward()
+        optimizer.step(1.0)
+        losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
+def test_the_vae_learns_a_batch(recipe):
+    vae, training = recipe("parts").build_vae(), recipe("train_vae")
+    x = training.windows(random.Random(0), 2, 1, 32)
+    first, last = learned(
+        recipe("optimiser").Optimizer(vae, 2e-3), lambda: training.vae_loss(vae, x)[0]
+    )
+    assert last < 0.7 * first
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_the_transformer_learns_a_batch(recipe):
+    transformer, training = recipe("parts").build_transformer(), recipe("train_transformer")
+    latents, covers = torch.randn(2, 16, 2, 4, 4), torch.rand(2, 1, 2, 4, 4)
+    text = torch.randn(2, 32, recipe("parts").TEXT_WIDTH)
+    first, last = learned(
+        recipe("optimiser").Optimizer(transformer, training.RATE),
+        lambda: training.flow_loss(transformer, latents, covers, text),
+    )
+    assert last < 0.8 * first
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-W", "ignore", SHAPES / "train.py", "--minutes", "0.1"]
+    path = os.pathsep.join(filter(None, [str(presets.FOLDER.parent), os.environ.get("PYTHONPATH")]))
+    subprocess.run(
+        [*command, "--run", folder, "--out", folder / "pipeline"],
+        check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    return folder
+
+
+def test_every_stage_is_logged_and_has_a_checkpoint(run):
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    assert {row["stage"] for row in rows} >= {"text", "cache", "transformer"}
+    assert all((run / f"{stage}.pt").is_file() for stage in ("text", "vae", "transformer"))
+
+
+def test_what_it_writes_is_a_pipeline_that_renders(run):
+    source = ModelSource(location=str(run / "pipeline"), dtype="float32", device="cpu")
+    clip = Clip(
+        prompt="a red circle", width=64, height=64, frames=5, steps=2, guidance=3.0, seed=0,
+        extra={"max_sequence_length": 32},
+    )  # fmt: skip
+    frames = render(load(source), clip, SparseConfig(sparsity=0.0), measure_speed=False).frames
+    assert frames.shape == (5, 64, 64, 3) and np.isfinite(frames).all() and frames.std() > 0
