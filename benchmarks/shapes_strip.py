@@ -1,0 +1,53 @@
+"""A strip of 12 frames for six prompts, rendered by `rf generate` with its defaults.
+
+python benchmarks/shapes_strip.py -o docs/shapes.png
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from rf_cli import media  # noqa: E402
+from rf_cli.montage import Panel, grid  # noqa: E402
+
+FRAMES = 12
+PROMPTS = [
+    "a large red circle moving right over a blue background",
+    "a small yellow star orbiting over a striped green and blue background",
+    "a large cyan heart growing over a dotted purple background",
+    "a large white square spinning over a gradient orange background",
+    "a small green triangle bouncing over a checkered red background",
+    "a small blue ring moving up left in front of a split yellow and orange background",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("shapes.png"))
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, prompt in enumerate(PROMPTS):
+            video = Path(folder, f"{number}.mp4")
+            subprocess.run(
+                [sys.executable, "-m", "rf_cli", "generate", prompt, "-m", given.model, "--seed",
+                 str(given.seed), "-o", video, "--quiet"],
+                check=True,
+            )  # fmt: skip
+            frames, _ = media.read_video(video)
+            chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
+            rows.append([Panel(prompt, np.concatenate(frames[chosen], axis=1))])
+    media.write_image(given.output, grid(rows, 1))
+
+
+if __name__ == "__main__":
+    main()
