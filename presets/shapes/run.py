@@ -73,7 +73,8 @@ class Run:
         if not self.path(name).is_file():
             return None
         state = torch.load(self.path(name), map_location=self.device, weights_only=True)
-        self.spent = {**state["spent"], **self.spent}
+        for stage, seconds in state["spent"].items():
+            self.spent[stage] = max(seconds, self.spent.get(stage, 0.0))
         return state
 
 
