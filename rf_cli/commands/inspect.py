@@ -168,7 +168,7 @@ def _write(views: Sequence["HeadView"], rendered: "Rendered", folder: Path) -> d
     media.write_video(
         folder / "steps.mp4", pictures.walk(walk), fps=FPS, settings={"layer": middle}
     )
-    facts = ("layer", "head", "step", "kind", "recall", "density")
+    facts = ("layer", "head", "step", "kind", "recall", "density", "top_fifth")
     return {
         "heads": [{key: getattr(view, key) for key in facts} for view in views],
         "files": [*images, "steps.mp4", compare_folder.RECORD],
@@ -180,11 +180,12 @@ def _show(record: dict[str, Any], output: Path) -> None:
 
     last = max(row["step"] for row in record["heads"])
     rows = [
-        (f"layer {row['layer']}, head {row['head']}", row["kind"], f"{row['density']:.1%}", f"{row['recall']:.1%}")
+        (f"layer {row['layer']}, head {row['head']}", row["kind"], f"{row['density']:.1%}", f"{row['recall']:.1%}",
+         f"{row['top_fifth']:.1%}")
         for row in record["heads"]
         if row["step"] == last
     ]  # fmt: skip
-    columns = ("head", "type", "kept", "recall of softmax mass")
+    columns = ("head", "type", "kept", "recall of softmax mass", "the best fifth of blocks holds")
     said, share = tables.first_frame(record["first_frame"])
     note = f"step {last}; steps.mp4 walks over all steps; first frame: {said}, {share}"
     sections.show([sections.Section("Heads", columns, rows, note)], console.out)

@@ -46,7 +46,7 @@ def test_every_head_of_every_step_has_a_type_and_a_recall(looked):
     heads = looked[1]["heads"]
     assert len(heads) == 2 * 3 * 3
     assert all(head["kind"] in ("spatial", "temporal", "textural") for head in heads)
-    assert all(0 < head["recall"] <= 1 for head in heads)
+    assert all(0 < head[key] <= 1 for head in heads for key in ("recall", "top_fifth"))
 
 
 def test_the_first_frame_is_said_to_be_no_sink_where_it_is_large(looked):
