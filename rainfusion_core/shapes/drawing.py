@@ -65,11 +65,11 @@ def _cover(
 
 def path(subject: Subject, time: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Centre (frame widths and heights), radius (shorter sides), angle and opacity at `time` in [0, 1]."""
-    (x, y), motion, haste = subject.place, subject.motion, subject.haste
+    motion, haste = subject.motion, subject.haste
     still = torch.zeros_like(time)
     right, down = DIRECTIONS.get(motion, (0.0, 0.0))
     away, turn = TRAVEL[haste] * (time - 0.5), 2 * math.pi * TURNS[haste] * time
-    x, y = x + right * away, y + down * away
+    x, y = subject.place[0] + right * away, subject.place[1] + down * away
     radius, angle, opacity = SIZES[subject.size] + still, still, still + 1
     if motion == "orbiting":
         x, y = x - 0.2 * torch.cos(turn), y - 0.2 * torch.sin(turn)

@@ -1,6 +1,7 @@
 """Says from decoded frames what a clip of `shapes` shows: backgrounds, and colour, form, motion and size of shapes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,7 @@ def judge(frames: Tensor) -> Seen:
     return seen | {"count": len(colours)}
 
 
-def agreement(named: world.Named, frames: Tensor) -> dict[str, bool]:
+def agreement(named: Mapping[str, str | None], frames: Tensor) -> dict[str, bool]:
     """Which of the named attributes are seen; attributes that the caption does not name are left out.
 
     Two shapes are compared in the order in which they agree best in colour.
@@ -70,7 +71,7 @@ def agreement(named: world.Named, frames: Tensor) -> dict[str, bool]:
 # --- background and colours -----------------------------------------------------------------------------------------
 
 
-def _nearest(frames: Tensor, palette: dict[str, tuple[float, ...]]) -> Tensor:
+def _nearest(frames: Tensor, palette: Mapping[str, tuple[float, ...]]) -> Tensor:
     """Index of the nearest colour for every pixel."""
     return torch.stack(
         [(frames - torch.tensor(rgb)).norm(dim=-1) for rgb in palette.values()]
