@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rf_cli import media  # noqa: E402
-from rf_cli.montage import Panel, grid  # noqa: E402
+from rf_cli.montage import Panel, grid, pixels_of  # noqa: E402
 
 FRAMES = 12
 PROMPTS = [
@@ -45,7 +45,7 @@ def main() -> None:
             )  # fmt: skip
             frames, _ = media.read_video(video)
             chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
-            rows.append([Panel(prompt, np.concatenate(frames[chosen], axis=1))])
+            rows.append([Panel(prompt, np.concatenate(pixels_of(frames[chosen]), axis=1))])
     media.write_image(given.output, grid(rows, 1))
 
 
