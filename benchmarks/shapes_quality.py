@@ -1,20 +1,22 @@
 """How well `shapes` does what prompts say, judged from decoded frames, dense and sparse.
 
-    python benchmarks/shapes_quality.py --pairs 32 --sparsity 0 --sparsity 0.8
+    python benchmarks/shapes_quality.py cells.jsonl --pairs 128 --sparsity 0 --sparsity 0.8 --out quality.json
 
-Prompts name combinations of shape, colour and background that training never saw; each has a seed of its own. The
-judge's own ceiling, its agreement on clips that were drawn instead of rendered, stands beside every share.
+Prompts name combinations of shape, colour and background that training never saw; each has a seed of its own. What is
+rendered is kept in the first file and not rendered again; several processes may write to it, each from its own
+`--first`. The judge's own ceiling, its agreement on clips that were drawn instead, stands beside every share.
 """
 
 import argparse
 import json
 import math
 import sys
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import NormalDist, quantiles
+from typing import Any
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -22,49 +24,153 @@ sys.path.insert(0, str(ROOT))
 
 
 from rainfusion_core import SparseConfig  # noqa: E402
+from rainfusion_core.metrics import psnr  # noqa: E402
 from rainfusion_core.pipeline import load  # noqa: E402
-from rainfusion_core.render import render  # noqa: E402
+from rainfusion_core.render import Clip, render  # noqa: E402
 from rainfusion_core.shapes import drawing, judge, world  # noqa: E402
+from rainfusion_core.study.intervals import bootstrap  # noqa: E402
 from rf_cli import presets  # noqa: E402
+from rf_cli.cells import Cells  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
 from rf_cli.requests import clip_of, source_of  # noqa: E402
+
+DRAWN = "drawn"  # the arm whose clips are drawn
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One held-out prompt with its seed. `truth`: what the scene looks like, (frames, height, width, 3) in [0, 1]."""
+
+    clip: Clip
+    named: world.Named
+    truth: torch.Tensor
+
+
+def pairs_of(preset: presets.Preset, given: argparse.Namespace) -> Iterator[Pair]:
+    asked = {key: getattr(given, key) for key in ("size", "frames", "steps", "guidance")}
+    for number in range(given.first, given.first + given.pairs):
+        prompt, named, scene = world.held_out(number, given.subjects)
+        clip = clip_of(preset, prompt, negative=None, seed=number, **asked)
+        truth = drawing.draw(scene, clip.frames, clip.height, clip.width).permute(1, 2, 3, 0)
+        yield Pair(clip, named, truth / 2 + 0.5)
+
+
+def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> None:
+    """Render and judge every pair in every arm that is not there yet."""
+    pipeline = None
+    for pair in pairs_of(preset, given):
+        keys = {s: key_of(pair.clip, config_of(preset, s)) for s in {0.0, *given.sparsity}}
+        missing = {s for s in given.sparsity if cells.get(keys[s]) is None}
+        if not missing:
+            continue
+        pipeline = pipeline or load(source_of(preset, dtype="auto", device="auto"))
+        cells.put(key_of(pair.clip, DRAWN), {"found": judge.agreement(pair.named, pair.truth)})
+        dense = None
+        for sparsity in sorted({0.0, *missing}):
+            config = config_of(preset, sparsity)
+            frames = render(pipeline, pair.clip, config, measure_speed=False).frames
+            dense = frames if dense is None else dense
+            found = judge.agreement(pair.named, torch.from_numpy(frames))
+            fidelity = psnr(dense, frames) if sparsity else None
+            cells.put(keys[sparsity], {"found": found, "psnr": fidelity})
+            wrong = [name for name, right in found.items() if not right]
+            print(
+                f"{pair.clip.seed} s={sparsity:g} {pair.clip.prompt!r} wrong: {wrong}", flush=True
+            )
+
+
+def config_of(preset: presets.Preset, sparsity: float) -> SparseConfig:
+    return SparseConfig(**{**preset.sparse.model_dump(), "sparsity": sparsity})
+
+
+def key_of(clip: Clip, arm: SparseConfig | str) -> dict[str, Any]:
+    return {**clip.settings(), "arm": arm if arm == DRAWN else vars(arm)}
+
+
+# --- what they say together -----------------------------------------------------------------------------------------
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """95 % interval of a share."""
-    z, share = 1.96, hits / count
+    z, share = NormalDist().inv_cdf(0.975), hits / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-Hits = dict[str, list[bool]]
+def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> dict[str, Any]:
+    """Shares by arm and attribute, differences to dense, and PSNR."""
+    clips = [pair.clip for pair in pairs_of(preset, given)]
 
+    def arm(which: float | str) -> list[dict]:
+        known = which if which == DRAWN else config_of(preset, which)
+        return [cells.get(key_of(clip, known)) for clip in clips]
 
-def add(hits: Hits, named: world.Named, frames: torch.Tensor) -> dict[str, bool]:
-    found = judge.agreement(named, frames)
-    for name, right in found.items():
-        hits.setdefault(name, []).append(right)
-    return found
-
-
-def shares(hits: Hits) -> dict[str, dict]:
+    sparse = {f"{s:g}": arm(s) for s in given.sparsity if s}
+    dense, drawn = arm(0.0), arm(DRAWN)
+    first = clips[0].settings()
     return {
-        name: {
-            "share": sum(each) / len(each),
-            "interval": wilson(sum(each), len(each)),
-            "count": len(each),
-        }
-        for name, each in hits.items()
+        "model": preset.name,
+        "pairs": given.pairs,
+        "subjects": given.subjects,
+        "clip": {key: first[key] for key in ("width", "height", "frames", "steps", "guidance")},
+        "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
+        "agreement": {
+            DRAWN: dict(shares(drawn)),
+            "0": dict(shares(dense)),
+            **{arm: dict(shares(found, dense)) for arm, found in sparse.items()},
+        },
+        "psnr_to_dense": {
+            arm: quantiles((cell["psnr"] for cell in found), n=4) for arm, found in sparse.items()
+        },
     }
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return -10 * math.log10(float(np.square(a - b).mean()) + 1e-12)
+def shares(
+    cells: list[dict], dense: list[dict] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in ("colour", "background", "motion", "shape", "size", "count"):
+        right = [cell["found"][name] for cell in cells if name in cell["found"]]
+        value = {"share": sum(right) / len(right), "count": len(right),
+                 "interval": wilson(sum(right), len(right))}  # fmt: skip
+        if dense is not None:
+            both = zip(cells, dense, strict=True)
+            changes = [[a["found"][name] - b["found"][name]] for a, b in both if name in a["found"]]
+            found = bootstrap(changes)
+            value["to_dense"] = {"mean": found.mean, "interval": (found.low, found.high)}
+        yield name, value
+
+
+def table(found: dict[str, Any]) -> str:
+    """As Markdown."""
+    arms = found["agreement"]
+    titles = [DRAWN if a == DRAWN else "dense" if a == "0" else f"at {float(a):.0%}" for a in arms]
+    lines = [["", "of", *titles], ["---"] * (2 + len(titles))]
+    for name, first in next(iter(arms.values())).items():
+        lines.append([name, str(first["count"]), *(_cell(arm[name]) for arm in arms.values())])
+    psnr = found["psnr_to_dense"]
+    lines.append(["PSNR to dense, median (quartiles)", str(found["pairs"]),
+                  *(_psnr(psnr[arm]) if arm in psnr else "" for arm in arms)])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: dict[str, Any]) -> str:
+    low, high = (100 * end for end in value["interval"])
+    text = f"{value['share']:.0%} ({low:.0f} to {high:.0f})"
+    if "to_dense" not in value:
+        return text
+    mean, (low, high) = value["to_dense"]["mean"], value["to_dense"]["interval"]
+    return f"{text}; {100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _psnr(value: list[float]) -> str:
+    low, middle, high = value
+    return f"{middle:.1f} dB ({low:.1f} to {high:.1f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cells", type=Path, help="JSON lines of what was rendered, of one model")
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--first", type=int, default=0, help="number of the first pair")
@@ -74,49 +180,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--sparsity", type=float, action="append", help="repeatable; 0 is dense")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    arguments = parser.parse_args()
-    preset = presets.resolve(arguments.model)
-    pipeline = load(source_of(preset, dtype="auto", device="auto"))
-    sparsities = arguments.sparsity or [0.0, 0.8]
-    hits: dict[float, Hits] = {s: {} for s in sparsities}
-    drawn: Hits = {}
-    fidelity: dict[float, list[float]] = {s: [] for s in sparsities}
-    begin = time.monotonic()
-    for number in range(arguments.first, arguments.first + arguments.pairs):
-        prompt, named, scene = world.held_out(number, arguments.subjects)
-        clip = clip_of(
-            preset, prompt, size=arguments.size, frames=arguments.frames, steps=arguments.steps,
-            guidance=arguments.guidance, negative=None, seed=number,
-        )  # fmt: skip
-        truth = drawing.draw(scene, clip.frames, clip.height, clip.width)
-        add(drawn, named, (truth.permute(1, 2, 3, 0) + 1) / 2)
-        dense = None
-        for sparsity in sparsities:
-            config = SparseConfig(**{**preset.sparse.model_dump(), "sparsity": sparsity})
-            frames = render(pipeline, clip, config, measure_speed=False).frames
-            dense = frames if dense is None else dense
-            found = add(hits[sparsity], named, torch.from_numpy(frames))
-            fidelity[sparsity].append(psnr(frames, dense))
-            wrong = [name for name, right in found.items() if not right]
-            print(f"{number} s={sparsity:g} {prompt!r} wrong: {wrong}", flush=True)
-    result = {
-        "model": preset.name,
-        "pairs": arguments.pairs,
-        "clip": {
-            key: getattr(clip, key) for key in ("width", "height", "frames", "steps", "guidance")
-        },
-        "minutes": (time.monotonic() - begin) / 60,
-        "environment": environment("cpu" if not torch.cuda.is_available() else "cuda"),
-        "agreement": {f"{sparsity:g}": shares(hits[sparsity]) for sparsity in sparsities},
-        "judge_on_drawn_clips": shares(drawn),
-        "psnr_to_first_arm": {f"{s:g}": fidelity[s] for s in sparsities[1:]},
-        "psnr_to_first_arm_median": {f"{s:g}": median(fidelity[s]) for s in sparsities[1:]},
-    }
-    print(json.dumps(result["agreement"], indent=1), result["psnr_to_first_arm_median"])
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    parser.add_argument("--out", type=Path, help="JSON file of the summary")
+    given = parser.parse_args()
+    given.sparsity = given.sparsity or [0.0, 0.8]
+    preset = presets.resolve(given.model)
+    cells = Cells(given.cells)
+    measure(cells, given, preset)
+    found = summary(cells, given, preset)
+    print(table(found))
+    if given.out:
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
