@@ -1,6 +1,6 @@
 """The recipe of `shapes`: trains text encoder, VAE and transformer on clips it draws, and writes a WanPipeline folder.
 
-    python presets/shapes/train.py --minutes 150 --run runs/shapes --out presets/shapes/weights
+    python presets/shapes/train.py --minutes 200 --run runs/shapes --out presets/shapes/weights
 
 Stages follow each other, each with its share of the minutes: text, vae, transformer (with its cache of latents). Every
 stage writes a checkpoint into the run folder once a minute and picks it up again; log.jsonl there holds one line per
@@ -21,14 +21,14 @@ from train_text import embed, train_text
 from train_transformer import Sampler, shapes_of_stages, train_transformer
 from train_vae import train_vae
 
-SHARES = {"text": 0.02, "vae": 0.14, "cache": 0.12, "transformer": 0.72}
+SHARES = {"text": 0.02, "vae": 0.18, "cache": 0.08, "transformer": 0.72}
 WORTH_COMPILING = 10  # minutes; a graph for every shape of clip takes longer than a short run saves
 WIDE_ON_GPU = 8  # how many times the CPU's batches
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=150.0, help="of work, over all stages")
+    parser.add_argument("--minutes", type=float, default=200.0, help="of work, over all stages")
     parser.add_argument("--run", type=Path, default=Path("runs/shapes"), help="checkpoints and log")
     parser.add_argument("--out", type=Path, default=Path("runs/shapes/pipeline"))
     parser.add_argument(

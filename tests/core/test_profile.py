@@ -8,7 +8,7 @@ from rainfusion_core.config import SparseConfig
 from rainfusion_core.errors import ConfigError
 from rainfusion_core.layout import LatentGrid
 from rainfusion_core.profile import Architecture, Arm, StepProfile, Workload, build, profile
-from rainfusion_core.profiling.parts import KERNEL, PARTS, PartTimes
+from rainfusion_core.profiling.parts import KERNEL, PARTS, RESTORE, PartTimes
 from tests import pipelines
 
 CONFIG = dict(pipelines.wan_transformer(layers=3).config)
@@ -40,7 +40,8 @@ def test_the_first_arm_is_dense_and_the_others_are_as_asked(profiled):
     dense, half, most = profiled.arms
     assert dense.density == 1 > half.density > most.density > 0
     assert KERNEL in half.parts.layers and KERNEL not in dense.parts.layers
-    assert set(half.parts.layers) | set(dense.parts.layers) == set(PARTS)
+    measured = set(half.parts.layers) | set(dense.parts.layers)
+    assert measured == set(PARTS) - {RESTORE}  # kernels for CPUs write in the model's order
 
 
 def test_a_small_model_runs_all_its_layers_and_its_grid_is_found(profiled):
