@@ -99,10 +99,10 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> dict[str, Any]:
-    """Shares by arm and attribute, differences to dense, and PSNR."""
+    """Shares by arm and attribute, differences to dense, and PSNR, over the pairs that an arm was rendered for."""
     clips = [pair.clip for pair in pairs_of(preset, given)]
 
-    def arm(which: float | str) -> list[dict]:
+    def arm(which: float | str) -> list[dict | None]:
         known = which if which == DRAWN else config_of(preset, which)
         return [cells.get(key_of(clip, known)) for clip in clips]
 
@@ -121,22 +121,22 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
             **{arm: dict(shares(found, dense)) for arm, found in sparse.items()},
         },
         "psnr_to_dense": {
-            arm: quantiles((cell["psnr"] for cell in found), n=4) for arm, found in sparse.items()
+            arm: quantiles((cell["psnr"] for cell in found if cell), n=4)
+            for arm, found in sparse.items()
         },
     }
 
 
 def shares(
-    cells: list[dict], dense: list[dict] | None = None
+    cells: list[dict | None], dense: list[dict | None] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in ("colour", "background", "motion", "shape", "size", "count"):
-        right = [cell["found"][name] for cell in cells if name in cell["found"]]
+        right = [cell["found"][name] for cell in cells if cell and name in cell["found"]]
         value = {"share": sum(right) / len(right), "count": len(right),
                  "interval": wilson(sum(right), len(right))}  # fmt: skip
         if dense is not None:
-            both = zip(cells, dense, strict=True)
-            changes = [[a["found"][name] - b["found"][name]] for a, b in both if name in a["found"]]
-            found = bootstrap(changes)
+            both = [(a["found"], b["found"]) for a, b in zip(cells, dense, strict=True) if a and b]
+            found = bootstrap([[a[name] - b[name]] for a, b in both if name in a])
             value["to_dense"] = {"mean": found.mean, "interval": (found.low, found.high)}
         yield name, value
 
@@ -145,18 +145,18 @@ def table(found: dict[str, Any]) -> str:
     """As Markdown."""
     arms = found["agreement"]
     titles = [DRAWN if a == DRAWN else "dense" if a == "0" else f"at {float(a):.0%}" for a in arms]
-    lines = [["", "of", *titles], ["---"] * (2 + len(titles))]
-    for name, first in next(iter(arms.values())).items():
-        lines.append([name, str(first["count"]), *(_cell(arm[name]) for arm in arms.values())])
+    lines = [["", *titles], ["---"] * (1 + len(titles))]
+    for name in arms["0"]:
+        lines.append([name, *(_cell(arm[name]) for arm in arms.values())])
     psnr = found["psnr_to_dense"]
-    lines.append(["PSNR to dense, median (quartiles)", str(found["pairs"]),
+    lines.append(["PSNR to dense, median (quartiles)",
                   *(_psnr(psnr[arm]) if arm in psnr else "" for arm in arms)])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: dict[str, Any]) -> str:
     low, high = (100 * end for end in value["interval"])
-    text = f"{value['share']:.0%} ({low:.0f} to {high:.0f})"
+    text = f"{value['share']:.0%} of {value['count']} ({low:.0f} to {high:.0f})"
     if "to_dense" not in value:
         return text
     mean, (low, high) = value["to_dense"]["mean"], value["to_dense"]["interval"]
