@@ -78,6 +78,16 @@ class Run:
         return state
 
 
+def resume(run: Run, name: str, model: nn.Module, optimizer: Any) -> int:
+    """Take over a stage's checkpoint if there is one; the step at which it goes on."""
+    state = run.load(name)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
 def stage_at(stages: Sequence[tuple], progress: float) -> tuple:
     """The stage that is on at `progress`; the first entry of each is its share."""
     for share, *stage in stages:

@@ -5,7 +5,7 @@ import random
 import torch
 from optimiser import schedule
 from parts import TEXT_TOKENS
-from run import Run
+from run import Run, resume
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,11 +19,8 @@ def train_text(run: Run, tokenizer, encoder: nn.Module) -> None:
     width = encoder.config.d_model
     heads = nn.ModuleDict({k: nn.Linear(width, len(v) + 1) for k, v in ATTRIBUTES.items()})
     both = nn.ModuleList([encoder, heads.to(run.device)])
-    optimizer, step = torch.optim.AdamW(both.parameters(), 2e-3), 0
-    if state := run.load("text"):
-        both.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+    optimizer = torch.optim.AdamW(both.parameters(), 2e-3)
+    step = resume(run, "text", both, optimizer)
     rng = random.Random(f"{run.seed}-{step}")
 
     def save() -> None:

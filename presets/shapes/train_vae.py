@@ -5,7 +5,7 @@ import random
 
 import torch
 from optimiser import Optimizer, schedule
-from run import Run, stage_at
+from run import Run, resume, stage_at
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,11 +19,8 @@ KL = 2e-4
 
 def train_vae(run: Run, vae: nn.Module, *, wide: int) -> None:
     """`wide` multiplies every batch."""
-    optimizer, step = Optimizer(vae, 2e-3), 0
-    if state := run.load("vae"):
-        vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+    optimizer = Optimizer(vae, 2e-3)
+    step = resume(run, "vae", vae, optimizer)
     rng = random.Random(f"{run.seed}-vae-{step}")
 
     def save() -> None:
