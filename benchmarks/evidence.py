@@ -60,10 +60,14 @@ def pictures(folder: Path) -> None:
 
     heads = json.loads((folder / "record.json").read_text("utf-8"))["heads"]
     last = max(head["step"] for head in heads)
-    kinds = {head["kind"]: head for head in reversed(heads) if head["step"] == last}
-    shown = [kinds[kind] for kind in sorted(kinds)]
+    shown: dict[bytes, dict[str, Any]] = {}  # by what is on the picture: some heads keep the same
+    for kind in sorted({head["kind"] for head in heads}):
+        of_kind = [head for head in heads if (head["kind"], head["step"]) == (kind, last)]
+        images = {_kept(folder, head).read_bytes(): head for head in reversed(of_kind)}
+        new = [picture for picture in reversed(images) if picture not in shown]
+        shown |= {picture: images[picture] for picture in new[:1]}
     shutil.copyfile(folder / "types.png", PAGE.with_name("head-types.png"))
-    rows = [Image.open(folder / f"kept-layer-{h['layer']}-head-{h['head']}.png") for h in shown]
+    rows = [Image.open(_kept(folder, head)) for head in shown.values()]
     whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))
     below = 0
     for row in rows:
@@ -71,8 +75,13 @@ def pictures(folder: Path) -> None:
         below += row.height
     whole.save(PAGE.with_name("kept-blocks.png"))
     print(
-        "pictures of:", ", ".join(f"{h['kind']} layer {h['layer']} head {h['head']}" for h in shown)
+        "pictures of:",
+        ", ".join(f"{h['kind']} layer {h['layer']} head {h['head']}" for h in shown.values()),
     )
+
+
+def _kept(folder: Path, head: Mapping[str, Any]) -> Path:
+    return folder / f"kept-layer-{head['layer']}-head-{head['head']}.png"
 
 
 def blocks(records: Records, weights: str) -> dict[tuple[str, str], str]:
