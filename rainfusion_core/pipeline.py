@@ -17,6 +17,9 @@ from rainfusion_core.loading.options import Classes, LoadOptions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+TRANSFORMER = "transformer"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
     """Where a pipeline comes from and how it is loaded.
@@ -33,6 +36,8 @@ class ModelSource:
         flow_shift: of the scheduler; None keeps the repository's.
         classes: what the pipeline is made of, as far as it is known without its index file;
             its `pipeline` is the class that is loaded.
+        transformer: folder of the transformer in the location; another than "transformer" where one
+            pipeline holds several, each for a task.
         options: what else is done to it.
         fetch: the command that a hint names where the weights are missing.
     """
@@ -46,6 +51,7 @@ class ModelSource:
     scheduler: tuple[str, Mapping[str, Any]] | None = None
     flow_shift: float | None = None
     classes: Classes | None = None
+    transformer: str = TRANSFORMER
     options: LoadOptions = field(default_factory=LoadOptions)
     fetch: str = ""
 
@@ -112,6 +118,11 @@ def check(source: ModelSource) -> None:
     """
     if source.options != LoadOptions():
         load_options.check(source.options, classes_of(source), source.device)
+    if source.transformer != TRANSFORMER and source.options.quantize != "none":
+        raise ConfigError(
+            f"--quantize: the weights of this task, {source.transformer}, are loaded as they are",
+            hint="leave --quantize out",
+        )
 
 
 def classes_of(source: ModelSource) -> Classes:
@@ -165,6 +176,8 @@ def load(source: ModelSource) -> Any:
         given = quantization.arguments(
             source.options.quantize, classes, source.location, DTYPES[source.dtype]
         )
+        if source.transformer != TRANSFORMER:
+            given = {"transformer": _transformer(source, classes)}
         pipeline = chosen.from_pretrained(
             str(source.folder or source.location),
             revision=None if source.folder else source.revision,
@@ -184,6 +197,19 @@ def load(source: ModelSource) -> Any:
     if source.flow_shift is not None:
         schedulers.set_shift(pipeline, source.flow_shift)
     return load_options.prepare(pipeline, source.options, source.device)
+
+
+def _transformer(source: ModelSource, classes: Classes) -> Any:
+    import diffusers
+
+    return getattr(diffusers, classes.transformer).from_pretrained(
+        str(source.folder or source.location),
+        subfolder=source.transformer,
+        revision=None if source.folder else source.revision,
+        variant=source.variant,
+        torch_dtype=DTYPES[source.dtype],
+        use_safetensors=True,
+    )
 
 
 def _unavailable(source: ModelSource, error: Exception) -> ModelUnavailable:

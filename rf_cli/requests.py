@@ -91,6 +91,8 @@ def source_of(
     from rainfusion_core.pipeline import ModelSource, choose_device, choose_dtype
 
     model, video, device = preset.model, preset.video, choose_device(device)
+    task = task or tasks.default(preset)
+    own: dict[str, str] = dict(model.transformers.items())
     chosen = choose_dtype(dtype, model.dtype, device)
     scheduler, known = preset.scheduler, preset.name in presets.names()
     return ModelSource(
@@ -102,7 +104,8 @@ def source_of(
         variant=model.variant,
         scheduler=(scheduler.class_name, scheduler.config) if scheduler else None,
         flow_shift=preset.sampling.flow_shift_at(*(size or (video.width, video.height))),
-        classes=load_options.classes_of(preset, (task or tasks.default(preset)).name),
+        classes=load_options.classes_of(preset, task.name),
+        transformer=own.get(task.name, "transformer"),
         options=load_options.read(preset, given or {}),
         fetch=f"rf models pull {preset.name}" if known else f"hf download {preset.location}",
     )

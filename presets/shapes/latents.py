@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from run import Run
@@ -16,37 +17,71 @@ DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 CAPTIONS = 2  # wordings kept a clip
 LEAST = 4  # clips that a cache holds however short the time is
 
-Batch = tuple[Tensor, Tensor, Tensor]
+MASKS = 4  # channels that tell the frames of a latent frame that are given
+
+
+class Batch(NamedTuple):
+    """What one training step sees.
+
+    Attributes:
+        covers: (clips, 1, t, h, w), what share of each token a shape covers.
+        condition: (clips, 20, t, h, w) of a clip that begins with a given image, as WanImageToVideoPipeline
+            makes it: masks, and latents of the image with grey frames behind it.
+    """
+
+    latents: Tensor
+    covers: Tensor
+    text: Tensor
+    condition: Tensor | None
 
 
 @torch.no_grad()
 def encode(
-    vae: nn.Module, scenes: list[world.Scene], frames: int, size: int
-) -> tuple[Tensor, Tensor]:
-    """Latents (clips, 16, t, h, w) float16, and what share of each token a shape covers (clips, 1, t, h, w)."""
+    vae: nn.Module, scenes: list[world.Scene], frames: int, size: int, *, image: bool
+) -> dict[str, Tensor]:
+    """Float16: latents (clips, 16, t, h, w), those of the first frame with grey ones behind it if `image`,
+    and what share of each token a shape covers (clips, 1, t, h, w)."""
     drawn, covers = zip(*(draw_parts(scene, frames, size, size) for scene in scenes), strict=True)
     device = next(vae.parameters()).device
     x = torch.stack(drawn).to(device, torch.bfloat16)
     x = x.contiguous(memory_format=torch.channels_last_3d)
     latents = vae._encode(x).chunk(2, dim=1)[0].half().cpu()
-    return latents, F.adaptive_max_pool3d(torch.stack(covers), latents.shape[2:]).half()
+    found = {
+        "latents": latents,
+        "covers": F.adaptive_max_pool3d(torch.stack(covers), latents.shape[2:]).half(),
+    }
+    if image:
+        x[:, :, 1:] = 0
+        found["images"] = vae._encode(x).chunk(2, dim=1)[0].half().cpu()
+    return found
 
 
-def cache(run: Run, vae: nn.Module, frames: int, size: int, count: int, seconds: float) -> dict:
-    """`count` clips, or as many as `seconds` of work bring."""
-    name = f"latents-{frames}x{size}"
-    state = run.load(name) or {"latents": [], "covers": [], "captions": []}
-    latents, covers, captions = (list(state[key]) for key in ("latents", "covers", "captions"))
+def cache(
+    run: Run,
+    vae: nn.Module,
+    frames: int,
+    size: int,
+    count: int,
+    seconds: float,
+    *,
+    image: bool = False,
+) -> dict:
+    """`count` clips, or as many as `seconds` of work bring; those with `image` can begin with a given one."""
+    name = f"latents-{frames}x{size}" + ("-image" if image else "")
+    state = run.load(name) or {}
+    keys = ("latents", "covers", *(["images"] if image else []))
+    tensors = {key: list(state.get(key, ())) for key in keys}
+    captions = list(state.get("captions", ()))
     known, begin = len(captions), run.now()
     rng = random.Random(f"{run.seed}-{name}-{known}")
     batch = max(2, 8 * 64 * 64 * 17 // (frames * size * size))
     vae = copy.deepcopy(vae).bfloat16()  # up to four times as fast on a CPU, latents within 0.4 %
     while len(captions) < count and (run.now() - begin < seconds or len(captions) < LEAST):
         scenes = [world.random_scene(rng) for _ in range(batch)]
-        for found, more in zip((latents, covers), encode(vae, scenes, frames, size), strict=True):
-            found += more.unbind()
+        for key, more in encode(vae, scenes, frames, size, image=image).items():
+            tensors[key] += more.unbind()
         captions += [[world.caption(scene, rng)[0] for _ in range(CAPTIONS)] for scene in scenes]
-    found = {"latents": torch.stack(latents), "covers": torch.stack(covers), "captions": captions}
+    found = {**{key: torch.stack(each) for key, each in tensors.items()}, "captions": captions}
     if len(captions) > known:
         run.save(name, **found)
         run.log("cache", frames=frames, size=size, clips=len(captions))
@@ -64,8 +99,14 @@ def sampler(found: dict, statistics: dict, embedding: Callable, device: torch.de
         pick = torch.randint(len(found["latents"]), (batch,))
         text = texts[int(torch.randint(CAPTIONS, ()))][pick].clone()
         text[torch.rand(batch) < DROPOUT] = empty
-        latents = (found["latents"][pick].float() - mean) / std
-        return latents.to(device), found["covers"][pick].float().to(device), text.to(device)
+        latents, condition = (found["latents"][pick].float() - mean) / std, None
+        if "images" in found:
+            images = (found["images"][pick].float() - mean) / std
+            masks = torch.zeros_like(images[:, :MASKS])
+            masks[:, :, 0] = 1
+            condition = torch.cat([masks, images], dim=1).to(device)
+        covers = found["covers"][pick].float()
+        return Batch(latents.to(device), covers.to(device), text.to(device), condition)
 
     return sample
 

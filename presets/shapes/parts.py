@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
+
 from rainfusion_core.shapes import world
 
 TEXT_TOKENS = 32  # longest prompt; the preset passes it as max_sequence_length
 TEXT_WIDTH = 96
+IMAGE_FOLDER = "transformer-image"  # weights of image-to-video, beside those of text-to-video
 
 
 def build_tokenizer():
@@ -47,7 +50,21 @@ def build_transformer():
     )  # fmt: skip
 
 
-def write_pipeline(folder: Path, tokenizer, encoder, vae, transformer, statistics: dict) -> None:
+def with_image(transformer):
+    """A copy that takes the channels of a given first image as well, and ignores them so far."""
+    from diffusers import WanTransformer3DModel
+
+    given = WanTransformer3DModel(**{**transformer.config, "in_channels": 16 + 4 + 16})
+    state = transformer.state_dict()
+    weight = torch.zeros_like(given.patch_embedding.weight)
+    weight[:, :16] = state["patch_embedding.weight"]
+    given.load_state_dict({**state, "patch_embedding.weight": weight})
+    return given
+
+
+def write_pipeline(
+    folder: Path, tokenizer, encoder, vae, transformer, transformer_image, statistics: dict
+) -> None:
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
     vae.register_to_config(
@@ -62,3 +79,4 @@ def write_pipeline(folder: Path, tokenizer, encoder, vae, transformer, statistic
     pipeline.vae.half()
     pipeline.transformer.half()
     pipeline.save_pretrained(folder, safe_serialization=True)
+    transformer_image.half().save_pretrained(folder / IMAGE_FOLDER, safe_serialization=True)

@@ -2,26 +2,35 @@
 
     python presets/shapes/train.py --minutes 200 --run runs/shapes --out presets/shapes/weights
 
-Stages follow each other, each with its share of the minutes: text, vae, transformer (with its cache of latents). Every
-stage writes a checkpoint into the run folder once a minute and picks it up again; log.jsonl there holds one line per
-report. On a GPU the same schedule runs with wider batches.
+Stages follow each other, each with its share of the minutes: text, vae, transformer (with its cache of latents), and
+from it the transformer of image-to-video. Every stage writes a checkpoint into the run folder once a minute and picks
+it up again; log.jsonl there holds one line per report. On a GPU the same schedule runs with wider batches.
 """
 
 import argparse
 import copy
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers.models.transformers import transformer_wan
 from latents import cache, sampler, statistics_of
 from matmul_attention import matmul_attention
-from parts import build_text_encoder, build_tokenizer, build_transformer, build_vae, write_pipeline
+from parts import (
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
+    build_vae,
+    with_image,
+    write_pipeline,
+)
 from run import Run, start_from
+from torch import nn
 from train_text import embed, train_text
-from train_transformer import Sampler, shapes_of_stages, train_transformer
+from train_transformer import Data, Sampler, shapes_of_stages, train_transformer
 from train_vae import train_vae
 
-SHARES = {"text": 0.02, "vae": 0.18, "cache": 0.08, "transformer": 0.72}
+SHARES = {"text": 0.02, "vae": 0.16, "cache": 0.08, "transformer": 0.62, "transformer-image": 0.12}
 WORTH_COMPILING = 10  # minutes; a graph for every shape of clip takes longer than a short run saves
 WIDE_ON_GPU = 8  # how many times the CPU's batches
 
@@ -62,21 +71,29 @@ def main() -> None:
     clips = next(shape for shape in shapes if shape[0] > 1)  # single images vary less than clips
     statistics = statistics_of(cache(run, vae, *clips, seconds))
 
-    def data(frames: int, size: int, count: int) -> Sampler:
-        found = cache(run, vae, frames, size, wide * count, seconds)
+    def data(frames: int, size: int, count: int, *, image: bool = False) -> Sampler:
+        found = cache(run, vae, frames, size, wide * count, seconds, image=image)
         return sampler(
             found, statistics, lambda texts: embed(tokenizer, encoder, texts), run.device
         )
 
-    transformer = transformer.to(run.device)
     if run.device.type == "cpu":
         transformer_wan.dispatch_attention_fn = matmul_attention
-    ema = copy.deepcopy(transformer).requires_grad_(False)
     torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
-    if minutes >= WORTH_COMPILING:
+    trained = averaged(run, transformer, data, wide=wide, name="transformer")
+    beginning = partial(data, image=True)
+    image = averaged(run, with_image(trained), beginning, wide=wide, name="transformer-image")
+    write_pipeline(given.out, tokenizer, encoder, vae, trained, image, statistics)
+
+
+def averaged(run: Run, transformer: nn.Module, data: Data, *, wide: int, name: str) -> nn.Module:
+    """Train it, and return the moving average of its weights."""
+    transformer = transformer.to(run.device)
+    ema = copy.deepcopy(transformer).requires_grad_(False)
+    if run.minutes >= WORTH_COMPILING:
         transformer.compile_repeated_blocks(dynamic=False)
-    train_transformer(run, transformer, ema, data, wide=wide)
-    write_pipeline(given.out, tokenizer, encoder, vae, ema, statistics)
+    train_transformer(run, transformer, ema, data, wide=wide, name=name)
+    return ema
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import torch
+from latents import Batch
 from optimiser import Optimizer, schedule
 from run import Run, stage_at
 from torch import Tensor, nn
@@ -18,9 +19,12 @@ STAGES = [
 ]
 SHIFT = 2.0  # training noise levels lean to the noisy side, as sampling does
 FOREGROUND = 4.0  # how much more a token counts that a shape covers
-RATE, AVERAGE = 2.5e-3, 0.99
+# clips that begin with a given image, for the transformer of image-to-video
+IMAGE_STAGES = [(0.6, [(24, 17, 64, 3000)]), (0.4, [(8, 33, 128, 500), (10, 33, 96, 500)])]
+RATE, IMAGE_RATE, AVERAGE = 2.5e-3, 1e-3, 0.99
 
-Sampler = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+Sampler = Callable[[int], Batch]
+Data = Callable[[int, int, int], Sampler]
 
 
 def shapes_of_stages() -> list[tuple[int, int, int]]:
@@ -29,15 +33,22 @@ def shapes_of_stages() -> list[tuple[int, int, int]]:
     return list(dict.fromkeys(entry[1:] for entry in entries))
 
 
-def flow_loss(transformer: nn.Module, latents: Tensor, covers: Tensor, text: Tensor) -> Tensor:
+def flow_loss(
+    transformer: nn.Module,
+    latents: Tensor,
+    covers: Tensor,
+    text: Tensor,
+    condition: Tensor | None = None,
+) -> Tensor:
     """Flow matching (arXiv 2210.02747): predict noise minus data on the straight line between them."""
     sigma = torch.randn(len(latents), device=latents.device).sigmoid()
     sigma = SHIFT * sigma / (1 + (SHIFT - 1) * sigma)
     s = sigma.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(latents)
+    noisy = (1 - s) * latents + s * noise
     with torch.autocast(latents.device.type, torch.bfloat16):
         flow = transformer(
-            hidden_states=(1 - s) * latents + s * noise,
+            hidden_states=noisy if condition is None else torch.cat([noisy, condition], dim=1),
             timestep=sigma * 1000,
             encoder_hidden_states=text,
             return_dict=False,
@@ -51,13 +62,15 @@ def train_transformer(
     run: Run,
     transformer: nn.Module,
     ema: nn.Module,
-    data: Callable[[int, int, int], Sampler],
+    data: Data,
     *,
     wide: int,
+    name: str = "transformer",
 ) -> None:
-    """`data` makes the sampler of (frames, size, clips); `wide` multiplies every batch."""
-    optimizer, step = Optimizer(transformer, RATE), 0
-    if state := run.load("transformer"):
+    """`data` makes the sampler of (frames, size, clips); `wide` multiplies every batch; `name` is the stage's."""
+    stages, rate = (STAGES, RATE) if name == "transformer" else (IMAGE_STAGES, IMAGE_RATE)
+    optimizer, step = Optimizer(transformer, rate), 0
+    if state := run.load(name):
         transformer.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
@@ -68,12 +81,12 @@ def train_transformer(
 
     def save() -> None:
         run.save(
-            "transformer", model=transformer.state_dict(), ema=ema.state_dict(),
+            name, model=transformer.state_dict(), ema=ema.state_dict(),
             optimizer=optimizer.state_dict(), step=step,
         )  # fmt: skip
 
-    for progress in run.loop("transformer", save):
-        (entries,) = stage_at(STAGES, progress)
+    for progress in run.loop(name, save):
+        (entries,) = stage_at(stages, progress)
         batch, *shape = entries[step % len(entries)]
         if tuple(shape) not in samplers:
             samplers[tuple(shape)] = data(*shape)
@@ -83,9 +96,9 @@ def train_transformer(
         step += 1
         follow(ema, transformer, min(AVERAGE, step / (step + 20)))
         losses.setdefault(f"loss-{shape[0]}x{shape[1]}", []).append(loss.item())
-        if run.due("transformer", progress):
-            means = {name: round(sum(each) / len(each), 4) for name, each in losses.items()}
-            run.log("transformer", step=step, grad=round(norm, 3), **means)
+        if run.due(name, progress):
+            means = {key: round(sum(each) / len(each), 4) for key, each in losses.items()}
+            run.log(name, step=step, grad=round(norm, 3), **means)
             losses.clear()
 
 

@@ -35,6 +35,7 @@ class Model(Table):
         variant: of the weight files, as in "bf16".
         gated: the hub gives the weights out only after their licence is accepted there.
         requires: packages that the pipeline needs and rf does not bring.
+        transformers: task -> folder of its transformer, where one pipeline holds several.
         vae_tiling: decode in tiles from the start, where whole frames take too much memory.
     """
 
@@ -45,6 +46,7 @@ class Model(Table):
     component_dtypes: dict[str, Dtype] = Field(default_factory=dict)
     gated: bool = False
     requires: list[str] = Field(default_factory=list)
+    transformers: dict[Task, str] = Field(default_factory=dict)
     vae_tiling: bool = False
 
 

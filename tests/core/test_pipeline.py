@@ -1,8 +1,18 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavailable
-from rainfusion_core.pipeline import ModelSource, choose_device, choose_dtype, is_available, load
+from rainfusion_core.loading.options import Classes, LoadOptions
+from rainfusion_core.pipeline import (
+    ModelSource,
+    check,
+    choose_device,
+    choose_dtype,
+    is_available,
+    load,
+)
 from tests import pipelines
 
 
@@ -36,6 +46,24 @@ def test_a_scheduler_replaces_the_repositorys_and_keeps_its_settings(folder):
     scheduler = load(source).scheduler
     assert type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
     assert scheduler.config.shift == 3.0 and scheduler.config.num_train_timesteps == 1000
+
+
+def test_the_transformer_of_a_task_is_loaded_from_its_own_folder(tmp_path):
+    pipelines.wan().save_pretrained(tmp_path)
+    other = pipelines.wan_transformer(in_channels=36)
+    other.save_pretrained(tmp_path / "transformer-image")
+    source = ModelSource(
+        location=str(tmp_path), transformer="transformer-image", dtype="bfloat16",
+        classes=Classes(pipeline="WanImageToVideoPipeline"),
+    )  # fmt: skip
+    loaded = load(source)
+    assert type(loaded).__name__ == "WanImageToVideoPipeline"
+    weight = loaded.transformer.patch_embedding.weight
+    assert weight.dtype == torch.bfloat16
+    assert torch.equal(weight, other.patch_embedding.weight.bfloat16())
+    quantized = replace(source, options=LoadOptions(quantize="int8"))
+    with pytest.raises(ConfigError, match="--quantize"):
+        check(quantized)
 
 
 def test_a_folder_without_a_pipeline_is_refused(tmp_path):

@@ -63,6 +63,22 @@ def test_the_transformer_learns_a_batch(recipe):
     assert last < 0.8 * first
 
 
+def test_the_transformer_of_image_to_video_begins_where_that_of_text_to_video_ends(recipe):
+    parts = recipe("parts")
+    transformer = parts.build_transformer().eval()
+    latents, condition = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 20, 2, 4, 4)
+    rest = {
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 32, parts.TEXT_WIDTH),
+        "return_dict": False,
+    }
+    both = torch.cat([latents, condition], dim=1)
+    with torch.no_grad():
+        plain = transformer(hidden_states=latents, **rest)[0]
+        given = parts.with_image(transformer)(hidden_states=both, **rest)[0]
+    assert torch.allclose(plain, given, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
@@ -78,7 +94,10 @@ def run(tmp_path_factory):
 def test_every_stage_is_logged_and_has_a_checkpoint(run):
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
     assert {row["stage"] for row in rows} >= {"text", "cache", "transformer"}
-    assert all((run / f"{stage}.pt").is_file() for stage in ("text", "vae", "transformer"))
+    assert all(
+        (run / f"{stage}.pt").is_file()
+        for stage in ("text", "vae", "transformer", "transformer-image")
+    )
 
 
 def test_what_it_writes_is_a_pipeline_that_renders(run):
