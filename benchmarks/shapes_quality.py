@@ -11,8 +11,10 @@ import argparse
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist, quantiles
 from typing import Any
@@ -29,8 +31,9 @@ from rainfusion_core.pipeline import load  # noqa: E402
 from rainfusion_core.render import Clip, render  # noqa: E402
 from rainfusion_core.shapes import drawing, judge, world  # noqa: E402
 from rainfusion_core.study.intervals import bootstrap  # noqa: E402
-from rf_cli import presets  # noqa: E402
+from rf_cli import media, presets, tasks  # noqa: E402
 from rf_cli.cells import Cells  # noqa: E402
+from rf_cli.montage import pixels_of  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
 from rf_cli.requests import clip_of, source_of  # noqa: E402
 
@@ -42,6 +45,7 @@ class Pair:
     """One held-out prompt with its seed. `truth`: what the scene looks like, (frames, height, width, 3) in [0, 1]."""
 
     clip: Clip
+    task: tasks.Task
     named: world.Named
     truth: torch.Tensor
 
@@ -50,9 +54,16 @@ def pairs_of(preset: presets.Preset, given: argparse.Namespace) -> Iterator[Pair
     asked = {key: getattr(given, key) for key in ("size", "frames", "steps", "guidance")}
     for number in range(given.first, given.first + given.pairs):
         prompt, named, scene = world.held_out(number, given.subjects)
-        clip = clip_of(preset, prompt, negative=None, seed=number, **asked)
-        truth = drawing.draw(scene, clip.frames, clip.height, clip.width).permute(1, 2, 3, 0)
-        yield Pair(clip, named, truth / 2 + 0.5)
+        clip_for = partial(clip_of, preset, prompt, negative=None, seed=number, **asked)
+        clip, task = clip_for(), tasks.default(preset)
+        truth = drawing.draw(scene, clip.frames, clip.height, clip.width).permute(1, 2, 3, 0) / 2
+        if given.image:
+            with tempfile.TemporaryDirectory() as folder:
+                first = Path(folder, "first.png")
+                media.write_image(first, pixels_of(truth[0].numpy() + 0.5))
+                task = tasks.choose(preset, [first], None, None)
+                clip = clip_for(task=task)
+        yield Pair(clip, task, named, truth + 0.5)
 
 
 def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> None:
@@ -63,7 +74,7 @@ def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         missing = {s for s in given.sparsity if cells.get(keys[s]) is None}
         if not missing:
             continue
-        pipeline = pipeline or load(source_of(preset, dtype="auto", device="auto"))
+        pipeline = pipeline or load(source_of(preset, dtype="auto", device="auto", task=pair.task))
         cells.put(key_of(pair.clip, DRAWN), {"found": judge.agreement(pair.named, pair.truth)})
         dense = None
         for sparsity in sorted({0.0, *missing}):
@@ -84,7 +95,9 @@ def config_of(preset: presets.Preset, sparsity: float) -> SparseConfig:
 
 
 def key_of(clip: Clip, arm: SparseConfig | str) -> dict[str, Any]:
-    return {**clip.settings(), "arm": arm if arm == DRAWN else vars(arm)}
+    settings = {name: value for name, value in clip.settings().items() if name != "given"}
+    image = {"image": True} if clip.inputs else {}
+    return {**settings, **image, "arm": arm if arm == DRAWN else vars(arm)}
 
 
 # --- what they say together -----------------------------------------------------------------------------------------
@@ -113,6 +126,7 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         "model": preset.name,
         "pairs": given.pairs,
         "subjects": given.subjects,
+        "image_to_video": given.image,
         "clip": {key: first[key] for key in ("width", "height", "frames", "steps", "guidance")},
         "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
         "agreement": {
@@ -175,6 +189,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--first", type=int, default=0, help="number of the first pair")
     parser.add_argument("--subjects", type=int, default=1, help="shapes a clip: 1 or 2")
+    parser.add_argument(
+        "--image", action="store_true", help="image-to-video, from the first frame of the drawn clip"
+    )
     parser.add_argument("--size")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--steps", type=int)
