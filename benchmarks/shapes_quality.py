@@ -95,9 +95,9 @@ def config_of(preset: presets.Preset, sparsity: float) -> SparseConfig:
 
 
 def key_of(clip: Clip, arm: SparseConfig | str) -> dict[str, Any]:
-    settings = {name: value for name, value in clip.settings().items() if name != "given"}
-    image = {"image": True} if clip.inputs else {}
-    return {**settings, **image, "arm": arm if arm == DRAWN else vars(arm)}
+    # where the picture lay says nothing: it is always the first frame as drawn
+    given = {"image": "first frame"} if clip.inputs else {}
+    return {**clip.settings(), "given": given, "arm": arm if arm == DRAWN else vars(arm)}
 
 
 # --- what they say together -----------------------------------------------------------------------------------------
@@ -190,7 +190,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first pair")
     parser.add_argument("--subjects", type=int, default=1, help="shapes a clip: 1 or 2")
     parser.add_argument(
-        "--image", action="store_true", help="image-to-video, from the first frame of the drawn clip"
+        "--image",
+        action="store_true",
+        help="image-to-video, from the first frame of the drawn clip",
     )
     parser.add_argument("--size")
     parser.add_argument("--frames", type=int)
