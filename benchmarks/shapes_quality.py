@@ -70,7 +70,7 @@ def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
     """Render and judge every pair in every arm that is not there yet."""
     pipeline = None
     for pair in pairs_of(preset, given):
-        keys = {s: key_of(pair.clip, config_of(preset, s)) for s in {0.0, *given.sparsity}}
+        keys = {s: key_of(pair.clip, config_of(preset, given, s)) for s in {0.0, *given.sparsity}}
         missing = {s for s in given.sparsity if cells.get(keys[s]) is None}
         if not missing:
             continue
@@ -78,7 +78,7 @@ def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         cells.put(key_of(pair.clip, DRAWN), {"found": judge.agreement(pair.named, pair.truth)})
         dense = None
         for sparsity in sorted({0.0, *missing}):
-            config = config_of(preset, sparsity)
+            config = config_of(preset, given, sparsity)
             frames = render(pipeline, pair.clip, config, measure_speed=False).frames
             dense = frames if dense is None else dense
             found = judge.agreement(pair.named, torch.from_numpy(frames))
@@ -90,8 +90,11 @@ def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
             )
 
 
-def config_of(preset: presets.Preset, sparsity: float) -> SparseConfig:
-    return SparseConfig(**{**preset.sparse.model_dump(), "sparsity": sparsity})
+def config_of(preset: presets.Preset, given: argparse.Namespace, sparsity: float) -> SparseConfig:
+    asked = {"sparsity": sparsity}
+    if sparsity:
+        asked["dense_steps"] = given.dense_steps
+    return SparseConfig(**{**preset.sparse.model_dump(), **asked})
 
 
 def key_of(clip: Clip, arm: SparseConfig | str) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
     clips = [pair.clip for pair in pairs_of(preset, given)]
 
     def arm(which: float | str) -> list[dict | None]:
-        known = which if which == DRAWN else config_of(preset, which)
+        known = which if which == DRAWN else config_of(preset, given, which)
         return [cells.get(key_of(clip, known)) for clip in clips]
 
     sparse = {f"{s:g}": arm(s) for s in given.sparsity if s}
@@ -127,6 +130,7 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         "pairs": given.pairs,
         "subjects": given.subjects,
         "image_to_video": given.image,
+        "dense_steps": given.dense_steps,
         "clip": {key: first[key] for key in ("width", "height", "frames", "steps", "guidance")},
         "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
         "agreement": {
@@ -199,10 +203,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--sparsity", type=float, action="append", help="repeatable; 0 is dense")
+    parser.add_argument(
+        "--dense-steps", type=float, help="of the sparse arms; default: the preset's"
+    )
     parser.add_argument("--out", type=Path, help="JSON file of the summary")
     given = parser.parse_args()
     given.sparsity = given.sparsity or [0.0, 0.8]
     preset = presets.resolve(given.model)
+    if given.dense_steps is None:
+        given.dense_steps = preset.sparse.dense_steps
     cells = Cells(given.cells)
     measure(cells, given, preset)
     found = summary(cells, given, preset)
