@@ -6,6 +6,7 @@ from rf_cli import presets, tasks
 SHAPES = presets.load("shapes")
 I2V, FLF, VACE = (presets.load(f"wan2.1-{name}") for name in ("i2v-480p", "flf2v", "vace-1.3b"))
 FLUX2, EDIT, COSMOS = (presets.load(name) for name in ("flux2", "qwen-image-edit", "cosmos2"))
+MOCHI = presets.load("mochi")
 
 
 @pytest.fixture
@@ -21,7 +22,8 @@ def chosen(preset, images=(), last_image=None, video=None, strength=None):
 
 def test_the_task_follows_from_what_is_given(file):
     assert chosen(SHAPES).name == "text-to-video" and chosen(FLUX2).name == "text-to-image"
-    assert chosen(I2V, [file]).name == "image-to-video" == chosen(VACE, [file]).name
+    for preset in (I2V, VACE, SHAPES):
+        assert chosen(preset, [file]).name == "image-to-video"
     assert chosen(FLF, [file], file).name == "first-last-frame"
     assert chosen(SHAPES, video=file).name == "video-to-video"
     assert chosen(EDIT, [file, file]).name == "edit" == chosen(FLUX2, [file]).name
@@ -35,7 +37,7 @@ def test_the_pipeline_and_the_format_follow_from_the_task(file):
 
 
 REFUSED = {
-    "not-done": (lambda f: chosen(SHAPES, [f]), "shapes does not do image-to-video; it does"),
+    "not-done": (lambda f: chosen(MOCHI, [f]), "mochi does not do image-to-video; it does"),
     "needs-image": (lambda f: chosen(I2V), "wan2.1-i2v-480p does image-to-video: it needs --image"),
     "needs-both": (lambda f: chosen(FLF), "it needs --image and --last-image"),
     "both": (lambda f: chosen(I2V, [f], None, f), "--video and --image exclude each other"),

@@ -9,8 +9,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from rainfusion_core.metrics import psnr
+from rainfusion_core.shapes import world
+from rainfusion_core.shapes.drawing import draw
 from rf_cli import media
 from rf_cli.app import app
+from rf_cli.montage import pixels_of
 from tests import image_pipelines, ltx_pipelines, pipelines
 
 SMALL = ["--size", "96x64", "--steps", "3", "--dense-steps", "0", "--kernel", "torch-blocks"]
@@ -82,8 +86,8 @@ def last_picture(tmp_path):
     return str(path)
 
 
-def rf(*args):
-    result = CliRunner().invoke(app, ["generate", "a red circle", *map(str, args), "--json"])
+def rf(*args, prompt="a red circle"):
+    result = CliRunner().invoke(app, ["generate", prompt, *map(str, args), "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -105,6 +109,23 @@ def test_a_video_starts_from_a_picture(model, picture, last_picture, tmp_path):
     assert record["settings"]["pipeline"] == "WanImageToVideoPipeline"
     assert record["settings"]["given"]["image"].startswith("start.png ")
     assert record["sparsity"]["sparse_calls"] == record["sparsity"]["calls"] == 3 * 2 * 3
+
+
+def test_the_embedded_model_begins_with_the_picture(tmp_path):
+    """Its weights are trained, so the first frame has to be the picture, and a scene's own rather than another's."""
+    pictures, frames = [], {}
+    for number in range(2):
+        prompt, _, scene = world.held_out(number)
+        pictures.append(draw(scene, 17, 64, 64)[:, 0].permute(1, 2, 0).numpy() / 2 + 0.5)
+        start, out = tmp_path / f"{number}.png", tmp_path / f"{number}.mp4"
+        media.write_image(start, pixels_of(pictures[number]))
+        args = ["--size", "64x64", "--frames", "17", "--steps", "6", "--image", start, "-o", out]
+        record = rf(*args, prompt=prompt)
+        frames[number] = media.read_video(out)[0]
+        assert record["settings"]["pipeline"] == "WanImageToVideoPipeline"
+    for number, picture in enumerate(pictures):
+        own, other = (psnr(frames[i][:1], picture[None]) for i in (number, 1 - number))
+        assert own > 20 and own > other + 6
 
 
 def test_a_video_is_made_from_a_video(model, tmp_path):
