@@ -13,6 +13,7 @@ from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavaila
 from rainfusion_core.loading import options as load_options
 from rainfusion_core.loading import quantization, schedulers
 from rainfusion_core.loading.options import Classes, LoadOptions
+from rainfusion_core.loading.quiet import quiet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -156,12 +157,8 @@ def load(source: ModelSource) -> Any:
         ConfigError: see `check`.
     """
     import diffusers
-    import transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    quiet()
     if source.folder and not (source.folder / "model_index.json").is_file():
         raise ModelUnavailable(
             f"{source.location} is not a diffusers pipeline: it has no model_index.json",

@@ -106,4 +106,7 @@ def arguments_of(pipeline: str) -> set[str]:
     """Names of what a pipeline of diffusers can be given."""
     import diffusers
 
+    from rainfusion_core.loading.quiet import quiet
+
+    quiet()  # pipelines are imported here, and some of their imports hint at what is not installed
     return set(inspect.signature(getattr(diffusers, pipeline).__call__).parameters)

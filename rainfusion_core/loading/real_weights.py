@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from rainfusion_core.errors import ModelUnavailable
+from rainfusion_core.loading.quiet import quiet
 from rainfusion_core.loading.random_weights import transformer_class
 from rainfusion_core.pipeline import DTYPES, ModelSource, is_available
 
@@ -21,10 +22,7 @@ def load_transformer(source: ModelSource, class_name: str, layers: int) -> nn.Mo
             f"the weights of {source.location} are not on this machine",
             hint=f"fetch them with: {source.fetch}; --weights random needs none",
         )
-    import diffusers
-
-    diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
+    quiet()
     model: Any = transformer_class(class_name).from_pretrained(
         str(source.folder or source.location),
         subfolder="transformer",
