@@ -2,7 +2,8 @@
 
     python presets/shapes/curve.py presets/shapes/training.jsonl -o presets/shapes
 
-Writes training-vae.png (PSNR of windows) and training.png (flow matching loss of every shape of clip).
+Writes training-vae.png (PSNR of windows), training.png and training-image.png (flow matching loss of every shape of
+clip, of the transformers of text-to-video and image-to-video).
 """
 
 import argparse
@@ -42,12 +43,12 @@ def main() -> None:
         return [row for row in rows if row["stage"] == stage]
 
     minutes = "minutes of work"
-    loss = plot(
-        series(of("transformer"), "loss-"), title="Transformer, by frames x height", x=minutes, y="flow matching loss"
-    )  # fmt: skip
     psnr = plot(series(of("vae"), "psnr"), title="VAE", x=minutes, y="PSNR of a batch, dB")
-    given.out.joinpath("training.png").write_bytes(loss)
     given.out.joinpath("training-vae.png").write_bytes(psnr)
+    for stage, name in (("transformer", "training"), ("transformer-image", "training-image")):
+        title = f"{stage.capitalize()}, by frames x height"
+        loss = plot(series(of(stage), "loss-"), title=title, x=minutes, y="flow matching loss")
+        given.out.joinpath(f"{name}.png").write_bytes(loss)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ STAGES = [
 SHIFT = 2.0  # training noise levels lean to the noisy side, as sampling does
 FOREGROUND = 4.0  # how much more a token counts that a shape covers
 # clips that begin with a given image, for the transformer of image-to-video
-IMAGE_STAGES = [(0.6, [(24, 17, 64, 3000)]), (0.4, [(8, 33, 128, 500), (10, 33, 96, 500)])]
+IMAGE_STAGES = [(0.7, [(24, 17, 64, 3000)]), (0.3, [(8, 33, 128, 500), (10, 33, 96, 500)])]
 RATE, IMAGE_RATE, AVERAGE = 2.5e-3, 1e-3, 0.99
 
 Sampler = Callable[[int], Batch]
