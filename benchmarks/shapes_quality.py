@@ -206,6 +206,9 @@ def main() -> None:
     parser.add_argument(
         "--dense-steps", type=float, help="of the sparse arms; default: the preset's"
     )
+    parser.add_argument(
+        "--known", action="store_true", help="render nothing: a summary of what is in the file"
+    )
     parser.add_argument("--out", type=Path, help="JSON file of the summary")
     given = parser.parse_args()
     given.sparsity = given.sparsity or [0.0, 0.8]
@@ -213,7 +216,8 @@ def main() -> None:
     if given.dense_steps is None:
         given.dense_steps = preset.sparse.dense_steps
     cells = Cells(given.cells)
-    measure(cells, given, preset)
+    if not given.known:
+        measure(cells, given, preset)
     found = summary(cells, given, preset)
     print(table(found))
     if given.out:
