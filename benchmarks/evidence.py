@@ -9,6 +9,7 @@ Between `<!-- RUN: TITLE -->` and `<!-- end -->` the page holds a table of that 
 import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -43,14 +44,17 @@ Records = Mapping[str, Mapping[str, Any]]
 
 def measure(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    beside = Path(
+        os.path.relpath(folder, ROOT)
+    )  # records name the command, and no machine's folders
     weights = ROOT / "presets/shapes/weights/transformer/diffusion_pytorch_model.safetensors"
     (folder / WEIGHTS).write_text(hashlib.sha256(weights.read_bytes()).hexdigest()[:12], "utf-8")
     for name, arguments in RUNS.items():
-        command = [sys.executable, "-m", "rf_cli", "ablate", *arguments, "-o", str(folder / name)]
+        command = [sys.executable, "-m", "rf_cli", "ablate", *arguments, "-o", str(beside / name)]
         begin = time.monotonic()
         subprocess.run([*command, "--resume"], check=True, cwd=ROOT)
         print(f"{name}: {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
-    look = [sys.executable, "-m", "rf_cli", "inspect", CLIP, *LOOK, "-o", str(folder / "look")]
+    look = [sys.executable, "-m", "rf_cli", "inspect", CLIP, *LOOK, "-o", str(beside / "look")]
     subprocess.run([*look, "--overwrite"], check=True, cwd=ROOT)
 
 

@@ -14,6 +14,7 @@ from rainfusion_core.loading import options as load_options
 from rainfusion_core.loading import quantization, schedulers
 from rainfusion_core.loading.options import Classes, LoadOptions
 from rainfusion_core.loading.quiet import quiet
+from rainfusion_core.loading.random_weights import transformer_class
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -174,7 +175,7 @@ def load(source: ModelSource) -> Any:
             source.options.quantize, classes, source.location, DTYPES[source.dtype]
         )
         if source.transformer != TRANSFORMER:
-            given = {"transformer": _transformer(source, classes)}
+            given = {"transformer": transformer_of(source, classes.transformer)}
         pipeline = chosen.from_pretrained(
             str(source.folder or source.location),
             revision=None if source.folder else source.revision,
@@ -196,16 +197,20 @@ def load(source: ModelSource) -> Any:
     return load_options.prepare(pipeline, source.options, source.device)
 
 
-def _transformer(source: ModelSource, classes: Classes) -> Any:
-    import diffusers
+def transformer_of(source: ModelSource, class_name: str, **options: Any) -> Any:
+    """The transformer alone, on the CPU.
 
-    return getattr(diffusers, classes.transformer).from_pretrained(
+    Args:
+        options: of diffusers' `from_pretrained`, on top of what the source says.
+    """
+    return transformer_class(class_name).from_pretrained(
         str(source.folder or source.location),
         subfolder=source.transformer,
         revision=None if source.folder else source.revision,
-        variant=source.variant,
-        torch_dtype=DTYPES[source.dtype],
+        dtype=DTYPES[source.dtype],
         use_safetensors=True,
+        variant=source.variant,
+        **options,
     )
 
 

@@ -78,13 +78,13 @@ class Run:
         return state
 
 
-def resume(run: Run, name: str, model: nn.Module, optimizer: Any) -> int:
-    """Take over a stage's checkpoint if there is one; the step at which it goes on."""
+def resume(run: Run, name: str, **parts: Any) -> int:
+    """Give each part what a stage's checkpoint has of it, if there is one; the step at which it goes on."""
     state = run.load(name)
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for part, value in parts.items():
+        value.load_state_dict(state[part])
     return state["step"]
 
 

@@ -20,7 +20,7 @@ def train_text(run: Run, tokenizer, encoder: nn.Module) -> None:
     heads = nn.ModuleDict({k: nn.Linear(width, len(v) + 1) for k, v in ATTRIBUTES.items()})
     both = nn.ModuleList([encoder, heads.to(run.device)])
     optimizer = torch.optim.AdamW(both.parameters(), 2e-3)
-    step = resume(run, "text", both, optimizer)
+    step = resume(run, "text", model=both, optimizer=optimizer)
     rng = random.Random(f"{run.seed}-{step}")
 
     def save() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from latents import Batch
 from optimiser import Optimizer, schedule
-from run import Run, stage_at
+from run import Run, resume, stage_at
 from torch import Tensor, nn
 
 # (share, [(batch, frames, height and width, cached clips)]): the entries of a stage take turns.
@@ -69,12 +69,8 @@ def train_transformer(
 ) -> None:
     """`data` makes the sampler of (frames, size, clips); `wide` multiplies every batch; `name` is the stage's."""
     stages, rate = (STAGES, RATE) if name == "transformer" else (IMAGE_STAGES, IMAGE_RATE)
-    optimizer, step = Optimizer(transformer, rate), 0
-    if state := run.load(name):
-        transformer.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+    optimizer = Optimizer(transformer, rate)
+    step = resume(run, name, model=transformer, ema=ema, optimizer=optimizer)
     torch.manual_seed(run.seed + step)
     samplers: dict[tuple, Sampler] = {}
     losses: dict[str, list[float]] = {}

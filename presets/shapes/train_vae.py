@@ -20,7 +20,7 @@ KL = 2e-4
 def train_vae(run: Run, vae: nn.Module, *, wide: int) -> None:
     """`wide` multiplies every batch."""
     optimizer = Optimizer(vae, 2e-3)
-    step = resume(run, "vae", vae, optimizer)
+    step = resume(run, "vae", model=vae, optimizer=optimizer)
     rng = random.Random(f"{run.seed}-vae-{step}")
 
     def save() -> None:

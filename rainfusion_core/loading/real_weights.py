@@ -1,14 +1,11 @@
 """Loads a pipeline's transformer alone, and only as many of its layers as are wanted."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from rainfusion_core.errors import ModelUnavailable
 from rainfusion_core.loading.quiet import quiet
-from rainfusion_core.loading.random_weights import transformer_class
-from rainfusion_core.pipeline import DTYPES, ModelSource, is_available
+from rainfusion_core.pipeline import ModelSource, is_available, transformer_of
 
 
 def load_transformer(source: ModelSource, class_name: str, layers: int) -> nn.Module:
@@ -23,13 +20,5 @@ def load_transformer(source: ModelSource, class_name: str, layers: int) -> nn.Mo
             hint=f"fetch them with: {source.fetch}; --weights random needs none",
         )
     quiet()
-    model: Any = transformer_class(class_name).from_pretrained(
-        str(source.folder or source.location),
-        subfolder="transformer",
-        revision=None if source.folder else source.revision,
-        dtype=DTYPES[source.dtype],
-        use_safetensors=True,
-        local_files_only=True,
-        num_layers=layers,
-    )
+    model = transformer_of(source, class_name, local_files_only=True, num_layers=layers)
     return model.to(torch.device(source.device)).eval()
