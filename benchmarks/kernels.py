@@ -178,7 +178,7 @@ def front_end(case: Case) -> Callable[[], Tensor]:
     def run() -> Tensor:
         order = method.ordered(q, k, call)
         if not fused.can_fuse(method, call, name, q.device):
-            return choose(q, k, order, method, call).index
+            return choose(q, k, order, method, call, name).index
         ordered = fused.put_in_order(q, k, v, order, call)
         return fused.choose(ordered.q_means, ordered.k_means, order, method, call).index
 

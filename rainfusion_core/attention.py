@@ -11,7 +11,7 @@ from torch import Tensor
 from rainfusion_core import fused
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.config import SparseConfig
-from rainfusion_core.kernels import choose_kernel
+from rainfusion_core.kernels import c_blocks, choose_kernel
 from rainfusion_core.kernels.correction import corrected
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.order import TokenOrder
@@ -58,7 +58,7 @@ def sparse_attention(
     if config.correction != "none":
         kernel = corrected(name, kernel)
     if name in KERNELS_THAT_REORDER:
-        kept = choose(q, k, order, method, call)
+        kept = choose(q, k, order, method, call, name)
         return attend(q, k, v, kept, order, call, kernel), kept
     q, k, v = order.permute(q), order.permute_keys(k), order.permute_keys(v)
     kept = method.select(q, k, order, call)
@@ -67,16 +67,19 @@ def sparse_attention(
     return order.unpermute(out), kept
 
 
-def choose(q: Tensor, k: Tensor, order: TokenOrder, method: Method, call: Call) -> KeptBlocks:
-    """The blocks that the method keeps, from queries and keys in the model's order.
+def choose(
+    q: Tensor, k: Tensor, order: TokenOrder, method: Method, call: Call, kernel: str
+) -> KeptBlocks:
+    """The blocks that the method keeps for `kernel`, from queries and keys in the model's order.
 
     They are moved only for methods that look at more than the means of blocks.
     """
     if order.gather.ndim > 1 or order.keys is not None or not method.by_means(call.config):
         return method.select(order.permute(q), order.permute_keys(k), order, call)
+    means = c_blocks.ordered_block_means if kernel == "c-blocks" else ordered_block_means
     with torch.no_grad():
-        q_means = ordered_block_means(q, order.gather, order.block_size)
-        k_means = ordered_block_means(k, order.gather, order.block_size, call.key_lengths)
+        q_means = means(q, order.gather, order.block_size)
+        k_means = means(k, order.gather, order.block_size, call.key_lengths)
     return fused.choose(q_means, k_means, order, method, call)
 
 

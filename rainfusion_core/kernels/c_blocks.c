@@ -1,4 +1,5 @@
-/* Block-sparse attention of one head for CPUs with AVX-512, in float32 or (-DBF16) in bfloat16.
+/* Block-sparse attention of one head for CPUs with AVX-512, in float32, (-DBF16) in bfloat16, or (-DF16)
+on float16, which is widened as it is read: it lies in memory as it came, and is multiplied as float32.
 
 Built by c_blocks.py with whatever C compiler there is. A query block walks its kept keys in chunks
 that stay in the L2 cache, carrying the running maximum and sum of the softmax (FlashAttention-2,
@@ -20,22 +21,35 @@ with the values, as in every flash kernel. */
 #define SPAN (CHUNK * TILE)
 #define INLINE static inline __attribute__((always_inline))
 
+/* `element`s lie in memory; a query block and the terms, which are multiplied with them, are `factor`s. */
 #ifdef BF16
-typedef uint16_t element;
+typedef uint16_t element, factor;
 typedef __m512bh operand;
 #define PAIR 2 /* numbers that one lane multiplies */
 #define LOAD(p) ((operand)_mm512_loadu_si512(p))
 #define SPREAD(p, i) ((operand)_mm512_set1_epi32(((const int32_t *)(p))[i]))
 #define DOT(sum, a, b) _mm512_dpbf16_ps(sum, a, b)
+#define WIDEN(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
 #define STORE(p, x) _mm256_storeu_si256((__m256i *)(p), (__m256i)_mm512_cvtneps_pbh(x))
+#define STORE_FACTOR STORE
 #else
-typedef float element;
+typedef float factor;
 typedef __m512 operand;
 #define PAIR 1
-#define LOAD(p) _mm512_loadu_ps(p)
+#define LOAD WIDEN
 #define SPREAD(p, i) _mm512_set1_ps((p)[i])
 #define DOT(sum, a, b) _mm512_fmadd_ps(a, b, sum)
-#define STORE(p, x) _mm512_storeu_ps(p, x)
+#define STORE_FACTOR(p, x) _mm512_storeu_ps(p, x)
+#ifdef F16
+typedef uint16_t element;
+#define WIDEN(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define STORE(p, x) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
+#else
+typedef float element;
+#define WIDEN(p) _mm512_loadu_ps(p)
+#define STORE STORE_FACTOR
+#endif
 #endif
 
 INLINE __m512 exp2_of(__m512 x) {
@@ -55,7 +69,7 @@ INLINE __m512 exp2_of(__m512 x) {
 }
 
 /* scores[row][16 j ...] = q[row] . keys of tile j, for `width` tiles */
-INLINE void score(const element *q, const element *k, const int64_t *tiles, float *scores, int dim,
+INLINE void score(const factor *q, const element *k, const int64_t *tiles, float *scores, int dim,
                   const int width) {
     __m512 sums[ROWS][3];
     const element *key[3];
@@ -82,7 +96,7 @@ INLINE void score(const element *q, const element *k, const int64_t *tiles, floa
 }
 
 /* out[row][...] = out[row] * shrink[row] + terms[row] . values, in `width` vectors of columns */
-INLINE void add_values(const element *terms, const element *v, const int64_t *tiles, int count,
+INLINE void add_values(const factor *terms, const element *v, const int64_t *tiles, int count,
                        const float *shrink, float *out, int dim, const int width) {
     __m512 sums[ROWS][3];
 #pragma GCC unroll 8
@@ -111,48 +125,45 @@ INLINE void add_values(const element *terms, const element *v, const int64_t *ti
         for (int j = 0; j < width; j++) _mm512_storeu_ps(out + r * dim + j * 16, sums[r][j]);
 }
 
-/* one row: scale, add `bias` if there is one, mask what lies behind `valid`, turn scores into terms */
-INLINE void soften(float *scores, element *terms, int count, int valid, float scale,
-                   const float *bias, float *peak, float *total, float *shrink) {
+/* one row: scale, add `bias` if there is one, turn scores into terms */
+INLINE void soften(float *scores, factor *terms, int count, float scale, const float *bias, float *peak,
+                   float *total, float *shrink) {
     __m512 highest = _mm512_set1_ps(*peak), sum = _mm512_setzero_ps();
     for (int t = 0; t < count; t++) {
-        int left = valid - t * TILE;
         __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + t * TILE), _mm512_set1_ps(scale));
         if (bias) x = _mm512_add_ps(x, _mm512_loadu_ps(bias + t * TILE));
-        if (left < TILE)
-            x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
         _mm512_storeu_ps(scores + t * TILE, x);
         highest = _mm512_max_ps(highest, x);
     }
     float now = _mm512_reduce_max_ps(highest);
     *shrink = *peak == now ? 1.0f : exp2f(*peak - now);
     if (now == -INFINITY) { /* all is masked so far, and inf - inf is NaN */
-        memset(terms, 0, count * TILE * sizeof(element));
+        memset(terms, 0, count * TILE * sizeof(factor));
         return;
     }
     for (int t = 0; t < count; t++) {
         __m512 x = _mm512_loadu_ps(scores + t * TILE);
         x = exp2_of(_mm512_sub_ps(x, _mm512_set1_ps(now)));
         sum = _mm512_add_ps(sum, x);
-        STORE(terms + t * TILE, x);
+        STORE_FACTOR(terms + t * TILE, x);
     }
     *total = *total * *shrink + _mm512_reduce_add_ps(sum);
     *peak = now;
 }
 
 /* `count` tiles of keys for all rows of a query block */
-static void add_chunk(const element *q, const element *k, const element *v, const int64_t *tiles,
-                      int count, int valid, int rows, int dim, float scale, const float *bias,
-                      float *out, float *peak, float *total) {
+static void add_chunk(const factor *q, const element *k, const element *v, const int64_t *tiles,
+                      int count, int rows, int dim, float scale, const float *bias, float *out,
+                      float *peak, float *total) {
     float scores[ROWS * SPAN], shrink[ROWS];
-    element terms[ROWS * SPAN];
+    factor terms[ROWS * SPAN];
     for (int g = 0; g < rows; g += ROWS) {
-        const element *here = q + g * dim;
+        const factor *here = q + g * dim;
         int t = 0;
         for (; t + 3 <= count; t += 3) score(here, k, tiles + t, scores + t * TILE, dim, 3);
         for (; t < count; t++) score(here, k, tiles + t, scores + t * TILE, dim, 1);
         for (int r = 0; r < ROWS; r++)
-            soften(scores + r * SPAN, terms + r * SPAN, count, valid, scale, bias,
+            soften(scores + r * SPAN, terms + r * SPAN, count, scale, bias,
                    peak + g + r, total + g + r, shrink + r);
         float *to = out + g * dim;
         int c = 0;
@@ -165,89 +176,179 @@ static void add_chunk(const element *q, const element *k, const element *v, cons
     }
 }
 
-/* sum[0 ... dim - 1] += x, by hand: compilers cannot know that the two do not overlap */
-INLINE void add_numbers(float *sum, const element *x, int dim) {
-    for (int d = 0; d < dim; d += 16) {
-#ifdef BF16
-        __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(x + d)));
-        __m512 more = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
-#else
-        __m512 more = _mm512_loadu_ps(x + d);
-#endif
-        _mm512_storeu_ps(sum + d, _mm512_add_ps(_mm512_loadu_ps(sum + d), more));
-    }
-}
-
-/* One head. Keys as [tile][dim / PAIR][TILE][PAIR], values as [keys / PAIR][dim][PAIR], zeros behind
-   `valid`. `rows` says where each token lies, or is NULL. sum_k, sum_v: (blocks, dim), zeros so far,
-   to which the keys and values of each block are added, or NULL. */
-static void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride,
-                 element *packed_k, element *packed_v, int64_t valid, int64_t padded, int dim,
-                 const int64_t *rows, float *sum_k, float *sum_v, int64_t block) {
-    for (int64_t i = 0; i < padded; i++) {
-        element *tile = packed_k + i / TILE * TILE * dim + i % TILE * PAIR;
-        element *pair = packed_v + i / PAIR * PAIR * dim + i % PAIR;
-        if (i >= valid) {
-            for (int d = 0; d < dim; d++) tile[d / PAIR * TILE * PAIR + d % PAIR] = pair[d * PAIR] = 0;
-            continue;
-        }
-        const element *key = k + (rows ? rows[i] : i) * k_stride;
-        const element *value = v + (rows ? rows[i] : i) * v_stride;
-        for (int d = 0; d < dim; d++) {
-            tile[d / PAIR * TILE * PAIR + d % PAIR] = key[d];
-            pair[d * PAIR] = value[d];
-        }
-        if (!sum_k) continue;
-        add_numbers(sum_k + i / block * dim, key, dim);
-        add_numbers(sum_v + i / block * dim, value, dim);
-    }
-}
-
 INLINE int64_t place(const int64_t *places, int64_t i) { return places ? places[i] : i; }
+
+/* 16 rows of 16 numbers of 32 bits change places with their columns */
+INLINE void transpose(__m512i *x) {
+    __m512i y[TILE];
+#pragma GCC unroll 8
+    for (int i = 0; i < TILE; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < TILE; i += 4) { /* quarter l of x[i + j] then holds column 4 l + j of rows i .. i + 3 */
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m512i even = _mm512_shuffle_i32x4(x[j], x[4 + j], 0x88), odd = _mm512_shuffle_i32x4(x[j], x[4 + j], 0xdd);
+        __m512i more_even = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0x88);
+        __m512i more_odd = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0xdd);
+        y[j] = _mm512_shuffle_i32x4(even, more_even, 0x88);
+        y[4 + j] = _mm512_shuffle_i32x4(odd, more_odd, 0x88);
+        y[8 + j] = _mm512_shuffle_i32x4(even, more_even, 0xdd);
+        y[12 + j] = _mm512_shuffle_i32x4(odd, more_odd, 0xdd);
+    }
+    memcpy(x, y, sizeof y);
+}
+
+/* a tile of keys, NULL for zeros, as [dim / PAIR][TILE][PAIR] */
+static void pack_keys(const element *const *keys, element *to, int dim) {
+    int lanes = dim * (int)sizeof(element) / 4;
+    for (int c = 0; c < lanes; c += TILE) {
+        int width = lanes - c < TILE ? lanes - c : TILE;
+        __mmask16 there = (__mmask16)((1u << width) - 1);
+        __m512i x[TILE];
+        for (int r = 0; r < TILE; r++)
+            x[r] = keys[r] ? _mm512_maskz_loadu_epi32(there, (const int32_t *)keys[r] + c) : _mm512_setzero_si512();
+        transpose(x);
+        for (int j = 0; j < width; j++) {
+            element *column = to + (c + j) * TILE * (4 / sizeof(element));
+#ifdef F16 /* two numbers in 32 bits, which belong to two columns */
+            _mm256_storeu_si256((__m256i *)column, _mm512_cvtepi32_epi16(x[j]));
+            _mm256_storeu_si256((__m256i *)(column + TILE), _mm512_cvtepi32_epi16(_mm512_srli_epi32(x[j], 16)));
+#else
+            _mm512_storeu_si512(column, x[j]);
+#endif
+        }
+    }
+}
+
+/* a tile of values, NULL for zeros, as [TILE / PAIR][dim][PAIR] */
+static void pack_values(const element *const *values, element *to, int dim) {
+#if PAIR == 2
+    for (int r = 0; r < TILE; r += 2)
+        for (int d = 0; d < dim; d += 16) {
+            __m512i x[2];
+            for (int i = 0; i < 2; i++)
+                x[i] = values[r + i] ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(values[r + i] + d)))
+                                     : _mm512_setzero_si512();
+            _mm512_storeu_si512(to + r * dim + 2 * d, _mm512_or_si512(x[0], _mm512_slli_epi32(x[1], 16)));
+        }
+#else
+    for (int r = 0; r < TILE; r++)
+        if (values[r])
+            memcpy(to + r * dim, values[r], dim * sizeof(element));
+        else
+            memset(to + r * dim, 0, dim * sizeof(element));
+#endif
+}
+
+/* Tokens first .. last - 1 of a head, whole tiles, zeros from `valid` on; `places` says where each token lies, or is
+   NULL. */
+static void pack(const element *k, int64_t k_stride, const element *v, int64_t v_stride, element *packed_k,
+                 element *packed_v, const int64_t *places, int64_t first, int64_t last, int64_t valid, int dim) {
+    for (int64_t t = first; t < last; t += TILE) {
+        const element *keys[TILE], *values[TILE];
+        for (int r = 0; r < TILE; r++) {
+            int64_t at = t + r < valid ? place(places, t + r) : -1;
+            keys[r] = at < 0 ? NULL : k + at * k_stride;
+            values[r] = at < 0 ? NULL : v + at * v_stride;
+        }
+        pack_keys(keys, packed_k + t * dim, dim);
+        pack_values(values, packed_v + t * dim, dim);
+    }
+}
+
+/* mean[0 ... 16 width - 1] of tokens first .. last - 1 */
+INLINE void average_columns(const element *x, int64_t stride, float *mean, const int64_t *places, int64_t first,
+                            int64_t last, const int width) {
+    __m512 sums[4], share = _mm512_set1_ps(last > first ? 1.0f / (float)(last - first) : 0.0f);
+#pragma GCC unroll 4
+    for (int j = 0; j < width; j++) sums[j] = _mm512_setzero_ps();
+    for (int64_t i = first; i < last; i++) {
+        const element *token = x + place(places, i) * stride;
+#pragma GCC unroll 4
+        for (int j = 0; j < width; j++) sums[j] = _mm512_add_ps(sums[j], WIDEN(token + 16 * j));
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < width; j++) _mm512_storeu_ps(mean + 16 * j, _mm512_mul_ps(sums[j], share));
+}
+
+/* Means of blocks first .. last - 1 of a head, (blocks, dim), over the first `valid` tokens; zeros of none. */
+static void average(const element *x, int64_t stride, float *means, const int64_t *places, int64_t first,
+                    int64_t last, int64_t valid, int64_t block, int dim) {
+    for (int64_t b = first; b < last; b++) {
+        int64_t end = (b + 1) * block < valid ? (b + 1) * block : valid;
+        int d = 0;
+        for (; d + 64 <= dim; d += 64) average_columns(x + d, stride, means + b * dim + d, places, b * block, end, 4);
+        for (; d < dim; d += 16) average_columns(x + d, stride, means + b * dim + d, places, b * block, end, 1);
+    }
+}
+
+INLINE void take_query(factor *to, const element *q, int dim) {
+    if (sizeof(factor) == sizeof(element)) {
+        memcpy(to, q, dim * sizeof(element));
+        return;
+    }
+    for (int d = 0; d < dim; d += 16) STORE_FACTOR(to + d, WIDEN(q + d));
+}
+
+/* Numbers that are added to the scores of tiles t ... t + count - 1 of a row: -inf behind its `tokens` kept keys; then
+   come the means of all blocks, each with its size, -inf where the block is kept. NULL if none is needed. */
+INLINE const float *biases(float *bias, int64_t t, int count, int64_t tokens, const float *mean_bias) {
+    int64_t tiles = (tokens + TILE - 1) / TILE;
+    if (t + count <= tokens / TILE) return NULL;
+    for (int i = 0; i < count; i++) {
+        int64_t left = tokens - (t + i) * TILE;
+        __m512 x = _mm512_setzero_ps();
+        if (left < TILE) x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
+        if (t + i >= tiles) x = _mm512_loadu_ps(mean_bias + (t + i - tiles) * TILE);
+        _mm512_storeu_ps(bias + i * TILE, x);
+    }
+    return bias;
+}
 
 /* Query blocks first .. last - 1 of a head; returns nonzero if there is no memory.
    index: (blocks, width) kept key blocks; tokens: (blocks,) keys that each attends to.
-   means_k, means_v: a packed key and value for each key block, which stand for it where it is not
-   kept, or NULL; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a key
-   block has, -inf where none, to whole tiles. */
+   mean_tiles: how many tiles of means lie behind the keys and values, one mean for each key block, which stands for it
+   where it is not kept; places: where each query lies, and its output goes, or NULL; sizes: log2 of how many tokens a
+   key block has, -inf where none, to whole tiles. */
 static int attend(const element *q, int64_t q_stride, const element *k, const element *v, element *out,
-           int64_t out_stride, float *lse, const int32_t *index, const int64_t *tokens, int64_t width, int64_t first,
-           int64_t last, int64_t queries, int block, int dim, float scale, const element *means_k,
-           const element *means_v, const float *sizes, int64_t key_blocks, const int64_t *places) {
-    int64_t mean_tiles = means_k ? (key_blocks + TILE - 1) / TILE : 0;
+                  int64_t out_stride, float *lse, const int32_t *index, const int64_t *tokens, int64_t width,
+                  int64_t first, int64_t last, int64_t queries, int block, int dim, float scale, int64_t mean_tiles,
+                  const float *sizes, int64_t key_blocks, const int64_t *places) {
+    int64_t per_block = block / TILE;
     size_t padded = (block + ROWS - 1) / ROWS * ROWS;
     float *mixed = malloc(padded * (dim + 2) * sizeof(float));
-    element *here = malloc(padded * dim * sizeof(element));
-    float *bias = malloc((mean_tiles + 1) * TILE * sizeof(float));
-    if (!mixed || !here || !bias) return free(mixed), free(here), free(bias), 1;
+    factor *here = malloc(padded * dim * sizeof(factor));
+    float *mean_bias = malloc((mean_tiles + 1) * TILE * sizeof(float)), bias[SPAN];
+    if (!mixed || !here || !mean_bias) return free(mixed), free(here), free(mean_bias), 1;
     float *peak = mixed + padded * dim, *total = peak + padded;
     for (int64_t b = first; b < last; b++) {
         int rows = queries - b * block < block ? (int)(queries - b * block) : block;
         memset(mixed, 0, padded * (dim + 2) * sizeof(float));
-        memset(here, 0, padded * dim * sizeof(element));
+        memset(here, 0, padded * dim * sizeof(factor));
         for (int r = 0; r < rows; r++)
-            memcpy(here + r * dim, q + place(places, b * block + r) * q_stride,
-                   dim * sizeof(element));
+            take_query(here + r * dim, q + place(places, b * block + r) * q_stride, dim);
         for (size_t r = 0; r < padded; r++) peak[r] = -INFINITY;
-        int64_t tiles = (tokens[b] + TILE - 1) / TILE, per_block = block / TILE;
-        for (int64_t t = 0; t < tiles; t += CHUNK) {
-            int64_t listed[CHUNK];
-            int count = tiles - t < CHUNK ? (int)(tiles - t) : CHUNK;
-            for (int i = 0; i < count; i++)
-                listed[i] = index[b * width + (t + i) / per_block] * per_block + (t + i) % per_block;
-            int64_t left = tokens[b] - t * TILE;
-            add_chunk(here, k, v, listed, count, left < SPAN ? (int)left : SPAN, rows, dim, scale,
-                      NULL, mixed, peak, total);
-        }
-        if (mean_tiles) memcpy(bias, sizes, mean_tiles * TILE * sizeof(float));
+        int64_t tiles = (tokens[b] + TILE - 1) / TILE;
+        memcpy(mean_bias, sizes, mean_tiles * TILE * sizeof(float));
         for (int64_t i = 0; mean_tiles && i < (tiles + per_block - 1) / per_block; i++)
-            bias[index[b * width + i]] = -INFINITY;
-        for (int64_t t = 0; t < mean_tiles; t += CHUNK) {
-            int64_t listed[CHUNK];
-            int count = mean_tiles - t < CHUNK ? (int)(mean_tiles - t) : CHUNK;
-            for (int i = 0; i < count; i++) listed[i] = t + i;
-            add_chunk(here, means_k, means_v, listed, count, count * TILE, rows, dim, scale,
-                      bias + t * TILE, mixed, peak, total);
+            mean_bias[index[b * width + i]] = -INFINITY;
+        for (int64_t t = 0; t < tiles + mean_tiles; t += CHUNK) {
+            int64_t listed[CHUNK], rest = tiles + mean_tiles - t;
+            int count = rest < CHUNK ? (int)rest : CHUNK;
+            for (int i = 0; i < count; i++)
+                listed[i] = t + i < tiles
+                                ? index[b * width + (t + i) / per_block] * per_block + (t + i) % per_block
+                                : key_blocks * per_block + t + i - tiles;
+            add_chunk(here, k, v, listed, count, rows, dim, scale, biases(bias, t, count, tokens[b], mean_bias), mixed,
+                      peak, total);
         }
         for (int r = 0; r < rows; r++) {
             __m512 share = _mm512_set1_ps(total[r] == 0.0f ? 0.0f : 1.0f / total[r]);
@@ -259,7 +360,7 @@ static int attend(const element *q, int64_t q_stride, const element *k, const el
             if (lse) lse[at] = (peak[r] + log2f(total[r])) * 0.69314718f;
         }
     }
-    return free(mixed), free(here), free(bias), 0;
+    return free(mixed), free(here), free(mean_bias), 0;
 }
 
 /* Work that threads share: `table` has a row of numbers and addresses for each item. */
@@ -267,7 +368,7 @@ typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 typedef struct {
     const int64_t *table;
     int64_t items, *next, *failed, q_stride, k_stride, v_stride, out_stride, width, queries, key_blocks,
-        padded;
+        mean_tiles;
     int block, dim;
     float scale;
 } job;
@@ -276,28 +377,35 @@ static void pack_items(void *shared) {
     job *j = shared;
     for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
         const int64_t *x = j->table + i * 8;
-        pack((element *)x[0], j->k_stride, (element *)x[1], j->v_stride, (element *)x[2],
-             (element *)x[3], x[4], j->padded, j->dim, (int64_t *)x[5], (float *)x[6], (float *)x[7],
-             j->block);
+        pack((element *)x[0], j->k_stride, (element *)x[1], j->v_stride, (element *)x[2], (element *)x[3],
+             (int64_t *)x[4], x[6], x[7], x[5], j->dim);
     }
 }
 
 static void attend_items(void *shared) {
     job *j = shared;
     for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
-        const int64_t *x = j->table + i * 13;
-        if (attend((element *)x[0], j->q_stride, (element *)x[1], (element *)x[2], (element *)x[3],
-                   j->out_stride, (float *)x[4], (int32_t *)x[5], (int64_t *)x[6], j->width, x[7],
-                   x[8], j->queries, j->block, j->dim, j->scale, (element *)x[9], (element *)x[10],
-                   (float *)x[11], j->key_blocks, (int64_t *)x[12]))
+        const int64_t *x = j->table + i * 11;
+        if (attend((element *)x[0], j->q_stride, (element *)x[1], (element *)x[2], (element *)x[3], j->out_stride,
+                   (float *)x[4], (int32_t *)x[5], (int64_t *)x[6], j->width, x[9], x[10], j->queries, j->block, j->dim,
+                   j->scale, j->mean_tiles, (float *)x[7], j->key_blocks, (int64_t *)x[8]))
             *j->failed = 1;
+    }
+}
+
+static void average_items(void *shared) {
+    job *j = shared;
+    for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
+        const int64_t *x = j->table + i * 6;
+        average((element *)x[0], j->q_stride, (float *)x[1], (int64_t *)x[2], x[4], x[5], x[3], j->block, j->dim);
     }
 }
 
 /* `spread` is GOMP_parallel of the OpenMP that torch runs on, whose threads are awake: they wait
    busily for what comes next, and others would have to share their cores. Or NULL: run here alone. */
-void run(job *j, int packing, parallel spread, int threads) {
-    void (*work)(void *) = packing ? pack_items : attend_items;
+void run(job *j, int task, parallel spread, int threads) {
+    void (*const tasks[])(void *) = {attend_items, pack_items, average_items};
+    void (*work)(void *) = tasks[task];
     if (spread)
         spread(work, j, threads, 0);
     else

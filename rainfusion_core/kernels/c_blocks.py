@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import e, log2
 from pathlib import Path
@@ -22,15 +23,23 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
-from rainfusion_core.kernels.places import Pair, Places, head_by_head
+from rainfusion_core.kernels.places import Places, head_by_head
 from rainfusion_core.kernels.threads import THREADING_PAYS, in_threads
 from rainfusion_core.kernels.torch_blocks import kept_tokens
+from rainfusion_core.selection import pooling
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILERS = ("gcc", "clang", "cc")
 FLAGS = ("-O3", "-shared", "-fPIC", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma")
-BFLOAT16_FLAGS = ("-DBF16", "-mavx512bf16")
+FLAGS_OF = {
+    torch.float32: (),
+    torch.bfloat16: ("-DBF16", "-mavx512bf16"),
+    torch.float16: ("-DF16",),
+}
+PACKED_TOKENS = 1024  # a multiple of TILE
 PART_TOKENS = 256  # queries that a thread takes at a time: few, so that all end together
+ATTEND, PACK, AVERAGE = range(3)  # what the C code is told to do
+AVERAGING_PAYS = 2**19  # numbers to be averaged; starting threads for less costs more
 TILE = 16  # keys, and columns, that the C code takes at a time
 
 
@@ -42,7 +51,7 @@ class _Job(ctypes.Structure):
         ("items", ctypes.c_int64),
         *[(name, ctypes.c_void_p) for name in ("next", "failed")],
         *[(name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "out_stride")],
-        *[(name, ctypes.c_int64) for name in ("width", "queries", "key_blocks", "padded")],
+        *[(name, ctypes.c_int64) for name in ("width", "queries", "key_blocks", "mean_tiles")],
         ("block", ctypes.c_int),
         ("dim", ctypes.c_int),
         ("scale", ctypes.c_float),
@@ -64,7 +73,7 @@ def attention(
     """A `Kernel` that gathers its queries and keys.
 
     Memory on top of the arguments and the output: copies of k and v in the order that the products
-    want, and in each thread one query block. A dtype that the CPU does not multiply is converted to
+    want, and in each thread one query block. Bfloat16 that the CPU does not multiply is converted to
     float32, head by head.
 
     Raises:
@@ -89,6 +98,36 @@ def corrected_attention(
     """Same contract as `kernels.reference.corrected_attention`, in the pass of `attention`."""
     places = (rows, key_rows)
     return _attention(q, k, v, kept, scale, key_lengths, lse, places, corrected=True)
+
+
+@torch.no_grad()
+def ordered_block_means(
+    x: Tensor, places: Tensor, block_size: int, lengths: Tensor | None = None
+) -> Tensor:
+    """`pooling.ordered_block_means`, from where the tokens lie: none is copied."""
+    batch, _, tokens, head_dim = x.shape
+    if computed_in(x.dtype) != x.dtype or head_dim % TILE:
+        return pooling.ordered_block_means(x, places, block_size, lengths)
+    ends = [tokens] * batch if lengths is None else lengths.clamp(max=tokens).tolist()
+    job = _Job(key_blocks=-(-len(places) // block_size), block=block_size, dim=head_dim)
+    threads = torch.get_num_threads() if x.numel() >= AVERAGING_PAYS else 1
+    return _means((load(x.dtype), job, threads), x, places.contiguous(), ends)
+
+
+def _means(
+    work: tuple[Any, _Job, int], x: Tensor, places: Tensor | None, ends: list[int]
+) -> Tensor:
+    """(batch, heads, blocks, head_dim) float32: mean of the tokens of each block before `ends`."""
+    (library, job, threads), x = work, _rows(x)
+    means = torch.empty(*x.shape[:2], job.key_blocks, x.shape[-1])
+    job.q_stride = x.stride(-2)
+    _run(library, job, threads, AVERAGE, table=[
+        (*head, first, last)
+        for at in _heads(x)
+        for head in [(_at(x, at), _at(means, at), _place(places, at), ends[at[0]])]
+        for first, last in _runs(job.key_blocks, max(PACKED_TOKENS // job.block, 1))
+    ])  # fmt: skip
+    return means
 
 
 def _attention(
@@ -119,63 +158,56 @@ def _attention(
         at_q, at_k = (None if x is None else x.contiguous() for x in places)
         ends = [keys] * len(k) if key_lengths is None else key_lengths.clamp(max=keys).tolist()
         job = _Job(
-            width=index.shape[-1], queries=queries, key_blocks=kept.key_blocks,
-            padded=kept.key_blocks * size, block=size, dim=head_dim,
+            width=index.shape[-1], queries=queries, key_blocks=kept.key_blocks, block=size, dim=head_dim,
             scale=(head_dim**-0.5 if scale is None else scale) * log2(e),
         )  # fmt: skip
         pays = int(tokens.sum()) * size * head_dim >= THREADING_PAYS
         threads, sizes = torch.get_num_threads() if pays else 1, _sizes(ends, kept)
-        packed, means = _packed(
-            (library, job, threads), k.to(dtype), v.to(dtype), at_k, ends, sizes, corrected
-        )
+        work, k, v = (library, job, threads), k.to(dtype), v.to(dtype)
+        job.mean_tiles = -(-kept.key_blocks // TILE) if corrected else 0
+        padded = kept.key_blocks * size
+        packed = [
+            k.new_empty(*k.shape[:2], padded + job.mean_tiles * TILE, head_dim) for _ in (k, v)
+        ]
+        _pack(work, (k, v), [x[:, :, :padded] for x in packed], at_k, ends)
+        if corrected:  # the means lie behind, as if each block were one token
+            means = [_means(work, x, at_k, ends).to(dtype) for x in (k, v)]
+            _pack(work, means, [x[:, :, padded:] for x in packed], None, [kept.key_blocks] * len(k))
         q = _rows(q.to(dtype))
         out, shared = torch.empty_like(q), heads // key_heads
         job.q_stride, job.out_stride = q.stride(-2), out.stride(-2)
-        _run(library, job, threads, packing=False, table=[
-            (_at(q, x), _at(packed[0], y), _at(packed[1], y), _at(out, x),
-             0 if lse is None else _at(lse, x), _at(index, x), _at(tokens, x), first, last,
-             *((0, 0) if means is None else (_at(means[0], y), _at(means[1], y))),
-             _at(sizes, x[:1]), _place(at_q, x))
-            for b, h, first, last in _parts(tokens, size)
-            for x, y in [((b, h), (b, h // shared))]
+        _run(library, job, threads, ATTEND, table=[
+            (*head, first, last)
+            for x in _heads(q)
+            for y in [(x[0], x[1] // shared)]
+            for head in [(
+                _at(q, x), _at(packed[0], y), _at(packed[1], y), _at(out, x),
+                0 if lse is None else _at(lse, x), _at(index, x), _at(tokens, x),
+                _at(sizes, x[:1]), _place(at_q, x),
+            )]
+            for first, last in _runs(tokens.shape[-1], max(PART_TOKENS // size, 1))
         ])  # fmt: skip
     return out.to(wanted)
 
 
-def _packed(
+def _pack(
     work: tuple[Any, _Job, int],
-    k: Tensor,
-    v: Tensor,
+    kv: Sequence[Tensor],
+    packed: Sequence[Tensor],
     places: Tensor | None,
     ends: list[int],
-    sizes: Tensor,
-    corrected: bool,
-) -> tuple[Pair, Pair | None]:
-    """Keys and values in the order that the products want, and the means of blocks if wanted."""
-    (library, job, threads), (k, v) = work, (_rows(k), _rows(v))
+) -> None:
+    """Write keys and values into `packed` in the order that the products want, zeros behind `ends`."""
+    (library, job, threads), (k, v) = work, map(_rows, kv)
     job.k_stride, job.v_stride = k.stride(-2), v.stride(-2)
-    packed, sums = _empty(k, job.padded), None
-    if corrected:
-        sums = torch.zeros(2, *k.shape[:2], job.key_blocks, k.shape[-1])
-    _run(library, job, threads, packing=True, table=[
-        (_at(k, x), _at(v, x), _at(packed[0], x), _at(packed[1], x), ends[x[0]],
-         _place(places, x), *((0, 0) if sums is None else (_at(sums[0], x), _at(sums[1], x))))
-        for x in itertools.product(range(k.shape[0]), range(k.shape[1]))
+    _run(library, job, threads, PACK, table=[
+        (*head, first, last)
+        for x in _heads(k)
+        for head in [(
+            _at(k, x), _at(v, x), _at(packed[0], x), _at(packed[1], x), _place(places, x), ends[x[0]]
+        )]
+        for first, last in _runs(packed[0].shape[-2], PACKED_TOKENS)
     ])  # fmt: skip
-    if sums is None:
-        return packed, None
-    means = _empty(k, -(-job.key_blocks // TILE) * TILE)
-    _pack_means(library, job, sums, sizes, means)
-    return packed, means
-
-
-def _empty(k: Tensor, tokens: int) -> Pair:
-    """Room for keys and values of so many tokens, in the order that the products want.
-
-    Two tensors: each fits where the ordered queries and keys of a selection were.
-    """
-    size = (*k.shape[:2], tokens, k.shape[-1])
-    return k.new_empty(size), k.new_empty(size)
 
 
 def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
@@ -185,31 +217,17 @@ def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
     return real.float().log2()
 
 
-def _pack_means(library: Any, job: _Job, sums: Tensor, sizes: Tensor, means: Pair) -> None:
-    """The sums of blocks become packed means, as if each block were one token."""
-    blocks, head_dim = sums.shape[-2:]
-    divisors = sizes[:, None, :blocks, None].exp2().clamp(min=1)
-    k, v = (sums / divisors).to(means[0].dtype)
-    small = _Job.from_buffer_copy(job)
-    small.k_stride = small.v_stride = head_dim
-    small.padded = means[0].shape[-2]
-    _run(library, small, 1, packing=True, table=[
-        (_at(k, x), _at(v, x), _at(means[0], x), _at(means[1], x), blocks, 0, 0, 0)
-        for x in itertools.product(range(k.shape[0]), range(k.shape[1]))
-    ])  # fmt: skip
-
-
-def _run(library: Any, job: _Job, threads: int, *, packing: bool, table: list[tuple]) -> None:
+def _run(library: Any, job: _Job, threads: int, task: int, *, table: list[tuple]) -> None:
     """Have the items done by `threads` threads, each of which takes the next one when it is free."""
     rows, state = torch.tensor(table, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     job.table, job.items = rows.data_ptr(), len(table)
     job.next, job.failed = state.data_ptr(), state[1:].data_ptr()
     spread = torch_parallel()
     if threads == 1 or spread is not None:
-        library.run(ctypes.byref(job), packing, spread if threads > 1 else None, threads)
+        library.run(ctypes.byref(job), task, spread if threads > 1 else None, threads)
     else:
         with in_threads(threads) as run:
-            run(lambda _: library.run(ctypes.byref(job), packing, None, 1), range(threads))
+            run(lambda _: library.run(ctypes.byref(job), task, None, 1), range(threads))
     if state[1]:
         raise MemoryError("no memory for one query block")
 
@@ -235,7 +253,7 @@ def torch_parallel() -> int | None:
 
 def unavailable(dtype: torch.dtype, head_dim: int) -> str | None:
     """Why this CPU, or this machine's compiler, cannot serve such calls; None if it can."""
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if dtype not in FLAGS_OF:
         return f"it does not compute in {dtype}"
     if head_dim % TILE:
         return f"it needs a head_dim that is a multiple of {TILE}, got {head_dim}"
@@ -249,9 +267,9 @@ def unavailable(dtype: torch.dtype, head_dim: int) -> str | None:
 
 
 def computed_in(dtype: torch.dtype) -> torch.dtype:
-    """What a call in `dtype` is computed in on this CPU."""
+    """The dtype whose library takes a call in `dtype` on this CPU."""
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return dtype if dtype == torch.bfloat16 and native else torch.float32
+    return torch.float32 if dtype == torch.bfloat16 and not native else dtype
 
 
 @lru_cache
@@ -260,7 +278,7 @@ def load(dtype: torch.dtype) -> ctypes.CDLL:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise KernelUnavailable("it needs a C compiler", hint="install gcc or clang")
-    flags = FLAGS + (BFLOAT16_FLAGS if dtype == torch.bfloat16 else ())
+    flags = FLAGS + FLAGS_OF[dtype]
     key = hashlib.sha256(repr((SOURCE.read_bytes(), compiler, flags)).encode()).hexdigest()[:16]
     built = _cache() / f"c_blocks-{key}.so"
     if not built.is_file():
@@ -307,13 +325,11 @@ def _place(rows: Tensor | None, head: tuple[int, int]) -> int:
     return rows.data_ptr() if rows.ndim == 1 else _at(rows, head)
 
 
-def _parts(tokens: Tensor, block_size: int) -> list[tuple[int, int, int, int]]:
-    """(batch item, head, first query block, one behind the last), a few blocks each."""
-    batch, heads, blocks = tokens.shape
-    step = max(PART_TOKENS // block_size, 1)
-    return [
-        (b, h, first, min(first + step, blocks))
-        for b in range(batch)
-        for h in range(heads)
-        for first in range(0, blocks, step)
-    ]
+def _heads(x: Tensor) -> Iterator[tuple[int, int]]:
+    """(batch item, head) of all heads."""
+    return itertools.product(range(x.shape[0]), range(x.shape[1]))
+
+
+def _runs(blocks: int, step: int) -> list[tuple[int, int]]:
+    """(first, one behind the last) of so many blocks at a time."""
+    return [(first, min(first + step, blocks)) for first in range(0, blocks, step)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from rainfusion_core.blocks import KeptBlocks, kept_mask
 from rainfusion_core.kernels.base import Kernel
 from rainfusion_core.kernels.places import lying
-from rainfusion_core.selection.pooling import block_means
+from rainfusion_core.selection.pooling import block_means, ordered_block_means
 
 # numbers, of logits or of the output, that are held at a time
 ROOM = 2**19
@@ -55,15 +55,21 @@ def corrected(name: str, kernel: Kernel) -> Callable[..., Tensor]:
     return attention
 
 
-def pooled_blocks(k: Tensor, v: Tensor, block_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean key and mean value of each block of a head, and how many tokens it has; float32.
+def pooled_blocks(
+    k: Tensor, v: Tensor, places: slice | Tensor, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """Mean key and mean value of each block of a head, (blocks, head_dim) float32.
 
     Args:
-        k, v: (tokens, head_dim), without padding.
+        k, v: (tokens, head_dim).
+        places: where the tokens of the blocks lie, from `lying`, without padding.
     """
-    mean_k, mean_v = (block_means(x[None, None], block_size)[0, 0] for x in (k, v))
-    starts = torch.arange(len(mean_k), device=k.device) * block_size
-    return mean_k, mean_v, (len(k) - starts).clamp(max=block_size).float()
+    k, v = k[None, None], v[None, None]
+    if isinstance(places, slice):
+        mean_k, mean_v = (block_means(x[..., places, :], block_size) for x in (k, v))
+    else:
+        mean_k, mean_v = (ordered_block_means(x, places, block_size) for x in (k, v))
+    return mean_k[0, 0], mean_v[0, 0]
 
 
 def _merge_in_triton(
@@ -101,9 +107,10 @@ def _merge_means(
     for b, h, places in _places(q, kept):
         if places.start == 0 and h % shared == 0:
             keys = lying(key_rows, b, h // shared, slice(ends[b]))
-            mean_k, mean_v, sizes = pooled_blocks(
-                k[b, h // shared, keys], v[b, h // shared, keys], size
-            )
+            at = b, h // shared
+            mean_k, mean_v = pooled_blocks(k[at], v[at], keys, size)
+            starts = torch.arange(len(mean_k), device=k.device) * size
+            sizes = (ends[b] - starts).clamp(max=size).float()
         bias = _dropped(kept, b, h, places, sizes).repeat_interleave(size, dim=0)
         here = lying(rows, b, h, places)
         some, before = q[b, h, here], lse[b, h, here]
@@ -121,8 +128,9 @@ def _merge_means(
 
 
 def _places(q: Tensor, kept: KeptBlocks) -> Iterator[tuple[int, int, slice]]:
-    """(batch item, head, queries), whole query blocks that fit into `ROOM`."""
-    step = max(1, ROOM // (kept.block_size * max(kept.key_blocks, q.shape[-1]))) * kept.block_size
+    """(batch item, head, queries), whole query blocks that fit into `ROOM` and are few beside all."""
+    room, each = min(ROOM, q.numel() // 16), max(kept.key_blocks, q.shape[-1])
+    step = max(1, room // (kept.block_size * each)) * kept.block_size
     for b in range(q.shape[0]):
         for h in range(q.shape[1]):
             for first in range(0, q.shape[-2], step):

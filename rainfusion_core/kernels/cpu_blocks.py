@@ -82,9 +82,10 @@ def attention(
     batch, heads, kv_heads = q.shape[0], q.shape[1], k.shape[1]
     dtype, (rows, key_rows) = computed_in(q.dtype), places
     fused = dtype == torch.bfloat16
-    k, v = (in_order(x.to(dtype), key_rows) for x in (k, v))
+    keys, values = (in_order(x, key_rows, dtype) for x in (k, v))
     out = torch.empty_like(q)
-    step = max(PART_TOKENS // kept.block_size, 1)
+    # parts of a short head are short as well: their copies count beside it
+    step = max(min(PART_TOKENS, q.shape[-2] // 8) // kept.block_size, 1)
     balls: list[Ball] = []
 
     def attend(worker: _Worker, b: int, h: int, first: int) -> None:
@@ -94,8 +95,8 @@ def attention(
         kv = b * kv_heads + h * kv_heads // heads
         part = _Part(
             q=take(q[b, h], at).to(dtype).contiguous(),
-            k=k[kv],
-            v=v[kv],
+            k=keys[kv],
+            v=values[kv],
             out=take(out[b, h], at),
             index=kept.index[b, h, blocks],
             lengths=tokens[b, h, blocks].tolist(),
@@ -111,7 +112,7 @@ def attention(
     longest = int(tokens.max())
 
     def work(queue: Iterator[tuple[int, int, int]]) -> None:
-        worker = _Worker(k, longest, kept.block_size, scale)
+        worker = _Worker(keys[0], longest, kept.block_size, scale)
         for item in queue:
             attend(worker, *item)
 
@@ -120,7 +121,7 @@ def attention(
     first_blocks = range(0, tokens.shape[-1], step)
     parts = [(b, h, first) for b in range(batch) for h in range(heads) for first in first_blocks]
     with in_threads(threads) as run:
-        balls += run(_ball, k) if fused else []
+        balls += run(_ball, keys) if fused else []
         # all threads take from one list, as each becomes free
         run(work, [iter(parts)] * threads)
     return out
@@ -140,8 +141,8 @@ def multiplies_bfloat16() -> bool:
 
 def _ball(k: Tensor) -> Ball:
     """Centre (head_dim,), in the dtype of `k`, and radius () of a ball that holds all keys."""
-    centre = k[::16].mean(0)
-    reach = [torch.linalg.vector_norm(x - centre.float(), dim=-1).max() for x in k.split(512)]
+    centre, few = k[::16].mean(0), min(max(len(k) // 16, 64), 512)
+    reach = [torch.linalg.vector_norm(x - centre.float(), dim=-1).max() for x in k.split(few)]
     return centre, torch.stack(reach).max()
 
 

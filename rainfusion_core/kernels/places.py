@@ -58,12 +58,14 @@ def take(x: Tensor, at: slice | Tensor) -> Tensor:
     return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
 
-def in_order(x: Tensor, places: Tensor | None) -> Tensor:
-    """(batch * heads, tokens, head_dim), contiguous, from `places` if there are any."""
+def in_order(x: Tensor, places: Tensor | None, dtype: torch.dtype) -> list[Tensor]:
+    """The heads of all batch items, (tokens, head_dim) each, contiguous, from `places` if there are any.
+
+    Each is a tensor of its own, which fits where smaller things were before.
+    """
+    heads = product(range(x.shape[0]), range(x.shape[1]))
     if places is None:
-        return x.flatten(0, 1).contiguous()
-    out = x.new_empty(x.shape)
-    for b, h in product(range(x.shape[0]), range(x.shape[1])):
-        here = places if places.ndim == 1 else places[b, h]
-        torch.index_select(x[b, h], 0, here, out=out[b, h])
-    return out.flatten(0, 1)
+        return [x[at].to(dtype).contiguous() for at in heads]
+    return [
+        x[at].index_select(0, places if places.ndim == 1 else places[at]).to(dtype) for at in heads
+    ]

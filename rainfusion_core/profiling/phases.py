@@ -110,7 +110,7 @@ class PhasedAttention:
     ) -> Tensor:
         """The kernel takes tokens from where they lie: there is nothing to permute and to restore."""
         with self.timer.part(SELECT):
-            self.kept = choose(q, k, order, SELECTORS[call.config.method], call)
+            self.kept = choose(q, k, order, SELECTORS[call.config.method], call, self.kernel)
         with self.timer.part(KERNEL):
             if call.config.correction != "none":
                 kernel = corrected(self.kernel, kernel)

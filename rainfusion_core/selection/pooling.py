@@ -38,11 +38,13 @@ def ordered_block_means(
 
     Args:
         x: (batch, heads, tokens, head_dim), in any strides.
-        places: (tokens,) int64: where each token of the order lies in `x`.
+        places: (ordered,) int64: where each token of the order lies in `x`.
         lengths: (batch,) int; tokens of the order from here on are padding.
     """
-    batch, heads, tokens, head_dim = x.shape
-    step = max(1, PIECE // (batch * heads))
+    batch, heads, _, head_dim = x.shape
+    tokens = len(places)
+    # few blocks at a time, also of a short sequence: an eighth of it at most
+    step = max(1, min(PIECE // (batch * heads), tokens // (8 * block_size)))
     # of one size and used again: what is made and freed piece by piece the system does not get back
     room = x.new_empty(batch, heads, min(step * block_size, tokens), head_dim)
     wide = room if x.dtype == torch.float32 else room.float()

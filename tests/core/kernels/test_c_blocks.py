@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
 from rainfusion_core.kernels import c_blocks, reference
+from rainfusion_core.selection.pooling import block_means
 from tests import shapes
 from tests.shapes import FULL_SIZE, SHAPES, Shape
 
@@ -52,6 +53,22 @@ def test_padding_is_left_out_even_if_it_is_not_a_number(shape: Shape, dtype: tor
         k[item, :, length:], v[item, :, length:] = float("nan"), float("nan")
     ours = c_blocks.attention(q, k, v, kept, scale=0.4, key_lengths=lengths)
     torch.testing.assert_close(ours, exact, atol=2 * BOUNDS[dtype], rtol=4 * BOUNDS[dtype])
+
+
+@BUILT
+@DTYPES
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("tokens", [16, 9, 75, 2900])
+def test_means_of_blocks_are_those_of_pooling(tokens: int, padded: bool, dtype: torch.dtype):
+    x = torch.randn(2, tokens, 3, 64, dtype=dtype).transpose(1, 2)
+    places = torch.randperm(tokens)
+    lengths = torch.tensor([tokens // 3, tokens]) if padded else None
+    expected = block_means(x[:, :, places], 16, lengths)
+    if lengths is not None:
+        x[0, :, places[lengths[0] :]] = float("nan")
+        expected[0, :, -(-tokens // 3 // 16) :] = 0  # what has no tokens
+    means = c_blocks.ordered_block_means(x, places, 16, lengths)
+    torch.testing.assert_close(means, expected)
 
 
 @BUILT

@@ -115,13 +115,14 @@ def test_every_batch_item_and_head_keeps_what_a_plain_loop_keeps(order, budget, 
     assert_as_by_hand(*qk(order), order, sparsity=sparsity, budget=budget)
 
 
+@pytest.mark.parametrize("kernel", ["torch-blocks", "c-blocks"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
-def test_blocks_chosen_where_the_tokens_lie_are_those_of_tokens_in_order(order, padded):
+def test_blocks_chosen_where_the_tokens_lie_are_those_of_tokens_in_order(order, padded, kernel):
     q, k = qk(order)
     lengths = torch.tensor([order.tokens - 2] * len(q)) if padded else None
     call = call_of(order.layout, block_size=order.block_size, key_lengths=lengths)
-    kept = choose(q, k, order, SELECTORS["rainfusion2"], call)
+    kept = choose(q, k, order, SELECTORS["rainfusion2"], call, kernel)
     in_order = SELECTORS["rainfusion2"].select(order.permute(q), order.permute(k), order, call)
     assert kept_lists(kept) == kept_lists(in_order)
 
