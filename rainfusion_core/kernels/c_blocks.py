@@ -105,11 +105,11 @@ def ordered_block_means(
     x: Tensor, places: Tensor, block_size: int, lengths: Tensor | None = None
 ) -> Tensor:
     """`pooling.ordered_block_means`, from where the tokens lie: none is copied."""
-    batch, _, tokens, head_dim = x.shape
+    batch, tokens, head_dim = len(x), len(places), x.shape[-1]
     if computed_in(x.dtype) != x.dtype or head_dim % TILE:
         return pooling.ordered_block_means(x, places, block_size, lengths)
     ends = [tokens] * batch if lengths is None else lengths.clamp(max=tokens).tolist()
-    job = _Job(key_blocks=-(-len(places) // block_size), block=block_size, dim=head_dim)
+    job = _Job(key_blocks=-(-tokens // block_size), block=block_size, dim=head_dim)
     threads = torch.get_num_threads() if x.numel() >= AVERAGING_PAYS else 1
     return _means((load(x.dtype), job, threads), x, places.contiguous(), ends)
 
@@ -163,16 +163,8 @@ def _attention(
         )  # fmt: skip
         pays = int(tokens.sum()) * size * head_dim >= THREADING_PAYS
         threads, sizes = torch.get_num_threads() if pays else 1, _sizes(ends, kept)
-        work, k, v = (library, job, threads), k.to(dtype), v.to(dtype)
         job.mean_tiles = -(-kept.key_blocks // TILE) if corrected else 0
-        padded = kept.key_blocks * size
-        packed = [
-            k.new_empty(*k.shape[:2], padded + job.mean_tiles * TILE, head_dim) for _ in (k, v)
-        ]
-        _pack(work, (k, v), [x[:, :, :padded] for x in packed], at_k, ends)
-        if corrected:  # the means lie behind, as if each block were one token
-            means = [_means(work, x, at_k, ends).to(dtype) for x in (k, v)]
-            _pack(work, means, [x[:, :, padded:] for x in packed], None, [kept.key_blocks] * len(k))
+        packed = _packed((library, job, threads), k.to(dtype), v.to(dtype), at_k, ends)
         q = _rows(q.to(dtype))
         out, shared = torch.empty_like(q), heads // key_heads
         job.q_stride, job.out_stride = q.stride(-2), out.stride(-2)
@@ -188,6 +180,21 @@ def _attention(
             for first, last in _runs(tokens.shape[-1], max(PART_TOKENS // size, 1))
         ])  # fmt: skip
     return out.to(wanted)
+
+
+def _packed(
+    work: tuple[Any, _Job, int], k: Tensor, v: Tensor, places: Tensor | None, ends: list[int]
+) -> list[Tensor]:
+    """Keys and values in the order that the products want; behind them the means, if they are wanted,
+    as if each block were one token."""
+    job = work[1]
+    padded, more = job.key_blocks * job.block, job.mean_tiles * TILE
+    packed = [x.new_empty(*x.shape[:2], padded + more, job.dim) for x in (k, v)]
+    _pack(work, (k, v), [x[:, :, :padded] for x in packed], places, ends)
+    if more:
+        means = [_means(work, x, places, ends).to(x.dtype) for x in (k, v)]
+        _pack(work, means, [x[:, :, padded:] for x in packed], None, [job.key_blocks] * len(k))
+    return packed
 
 
 def _pack(
