@@ -84,8 +84,7 @@ def attention(
     fused = dtype == torch.bfloat16
     keys, values = (in_order(x, key_rows, dtype) for x in (k, v))
     out = torch.empty_like(q)
-    # parts of a short head are short as well: their copies count beside it
-    step = max(min(PART_TOKENS, q.shape[-2] // 8) // kept.block_size, 1)
+    step = max(PART_TOKENS // kept.block_size, 1)
     balls: list[Ball] = []
 
     def attend(worker: _Worker, b: int, h: int, first: int) -> None:
