@@ -44,9 +44,8 @@ Records = Mapping[str, Mapping[str, Any]]
 
 def measure(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    beside = Path(
-        os.path.relpath(folder, ROOT)
-    )  # records name the command, and no machine's folders
+    # records name the command, and no machine's folders
+    beside = Path(os.path.relpath(folder, ROOT))
     weights = ROOT / "presets/shapes/weights/transformer/diffusion_pytorch_model.safetensors"
     (folder / WEIGHTS).write_text(hashlib.sha256(weights.read_bytes()).hexdigest()[:12], "utf-8")
     for name, arguments in RUNS.items():

@@ -306,8 +306,10 @@ INLINE const float *biases(float *bias, int64_t t, int count, int64_t tokens, co
     for (int i = 0; i < count; i++) {
         int64_t left = tokens - (t + i) * TILE;
         __m512 x = _mm512_setzero_ps();
-        if (left < TILE) x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
-        if (t + i >= tiles) x = _mm512_loadu_ps(mean_bias + (t + i - tiles) * TILE);
+        if (t + i >= tiles)
+            x = _mm512_loadu_ps(mean_bias + (t + i - tiles) * TILE);
+        else if (left < TILE)
+            x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
         _mm512_storeu_ps(bias + i * TILE, x);
     }
     return bias;
