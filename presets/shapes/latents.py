@@ -111,7 +111,11 @@ def sampler(found: dict, statistics: dict, embedding: Callable, device: torch.de
     return sample
 
 
-def statistics_of(found: dict) -> dict[str, Tensor]:
-    """Mean and standard deviation of every channel."""
-    latents = found["latents"].float()
-    return {"mean": latents.mean((0, 2, 3, 4)), "std": latents.std((0, 2, 3, 4))}
+def statistics_of(run: Run, found: dict) -> dict[str, Tensor]:
+    """Mean and standard deviation of every channel: those of the run's first call, as weights fit one normalisation."""
+    known = run.load("statistics")
+    if known is None:
+        latents = found["latents"].float()
+        known = {"mean": latents.mean((0, 2, 3, 4)), "std": latents.std((0, 2, 3, 4))}
+        run.save("statistics", **known)
+    return known

@@ -72,7 +72,7 @@ class Run:
     def load(self, name: str) -> dict | None:
         if not self.path(name).is_file():
             return None
-        state = torch.load(self.path(name), map_location=self.device, weights_only=True)
+        state = torch.load(self.path(name), map_location="cpu", weights_only=True)
         for stage, seconds in state["spent"].items():
             self.spent[stage] = max(seconds, self.spent.get(stage, 0.0))
         return state

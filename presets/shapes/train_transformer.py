@@ -12,12 +12,15 @@ from torch import Tensor, nn
 # (share, [(batch, frames, height and width, cached clips)]): the entries of a stage take turns.
 # Single images teach shapes at full size for the price of short clips of a quarter of it.
 STAGES = [
-    (0.45, [(32, 1, 128, 12000), (32, 17, 64, 6000)]),
-    (0.2, [(16, 1, 128, 12000), (12, 9, 128, 2500), (10, 33, 96, 1500)]),
-    (0.23, [(8, 33, 128, 1500), (8, 33, 128, 1500), (10, 9, 128, 2500)]),
-    (0.12, [(6, 33, 128, 1500), (2, 33, 192, 200), (1, 49, 256, 100)]),
-]
-SHIFT = 2.0  # training noise levels lean to the noisy side, as sampling does
+    (0.27, [(32, 1, 128, 12000), (32, 17, 64, 6000)]),
+    (0.12, [(16, 1, 128, 12000), (12, 9, 128, 2500), (10, 33, 96, 1500)]),
+    (0.14, [*[(8, 33, 128, 2400)] * 2, (10, 9, 128, 2500)]),
+    (0.07, [(6, 33, 128, 2400), (2, 33, 192, 200), (1, 49, 256, 100)]),
+    (0.4, [*[(8, 33, 128, 2400)] * 2, (10, 9, 128, 2500), *[(8, 33, 128, 2400)] * 2, (32, 1, 128, 12000),
+           *[(8, 33, 128, 2400)] * 2, (2, 9, 256, 200), (4, 1, 256, 800)]),
+]  # fmt: skip
+# Shifts of the noise levels: a render takes a quarter of its steps above 0.9, where it is decided what is where.
+NOISY, FINE, SHARE_NOISY = 5.0, 1.5, 0.75
 FOREGROUND = 4.0  # how much more a token counts that a shape covers
 # clips that begin with a given image, for the transformer of image-to-video
 IMAGE_STAGES = [(0.7, [(24, 17, 64, 3000)]), (0.3, [(8, 33, 128, 500), (10, 33, 96, 500)])]
@@ -42,7 +45,8 @@ def flow_loss(
 ) -> Tensor:
     """Flow matching (arXiv 2210.02747): predict noise minus data on the straight line between them."""
     sigma = torch.randn(len(latents), device=latents.device).sigmoid()
-    sigma = SHIFT * sigma / (1 + (SHIFT - 1) * sigma)
+    shift = torch.where(torch.rand_like(sigma) < SHARE_NOISY, NOISY, FINE)
+    sigma = shift * sigma / (1 + (shift - 1) * sigma)
     s = sigma.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(latents)
     noisy = (1 - s) * latents + s * noise

@@ -79,6 +79,15 @@ def test_the_transformer_of_image_to_video_begins_where_that_of_text_to_video_en
     assert torch.allclose(plain, given, atol=1e-5)
 
 
+def test_a_run_keeps_its_first_normalisation_when_its_cache_grows(recipe, tmp_path):
+    run = recipe("run").Run(tmp_path, torch.device("cpu"), 1.0, 0, {})
+    first, more = ({"latents": torch.randn(2, 16, 1, 4, 4) + shift} for shift in (0.0, 9.0))
+    known = recipe("latents").statistics_of(run, first)
+    again = recipe("latents").statistics_of(run, more)
+    assert all(torch.equal(known[key], again[key]) for key in ("mean", "std"))
+    assert known["mean"].abs().max() < 5
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
