@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rainfusion_core.budget import BUDGETS, chosen_per_row, density_bounds
@@ -49,7 +49,6 @@ def test_total_budget_pays_for_pinned_rows_and_columns_first(
     assert chosen_per_row(blocks, pinned_blocks, sparsity=sparsity, budget="total") == chosen
 
 
-@settings(deadline=None)
 @given(blocks_and_pinned, st.integers(0, 99))
 def test_no_other_choice_comes_nearer_to_the_total_budget(blocks_and_pinned, percent):
     blocks, pinned = blocks_and_pinned
@@ -65,7 +64,6 @@ def test_no_other_choice_comes_nearer_to_the_total_budget(blocks_and_pinned, per
     assert all(miss(chosen) <= miss(other) + 1e-6 * blocks**2 for other in choices)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(0, 999))
 def test_paper_budget_is_exact_for_every_decimal_sparsity(blocks, thousandths):
     exact = -(-blocks * (1000 - thousandths) // 1000)
@@ -93,14 +91,12 @@ def test_total_density_is_known_beforehand():
     assert density_bounds(10, 2, sparsity=0.5, budget="total") == (0.52, 0.52)
 
 
-@settings(deadline=None)
 @given(blocks_and_pinned, st.floats(0, 0.999), st.sampled_from(BUDGETS))
 def test_bounds_are_shares_in_ascending_order(blocks_and_pinned, sparsity, budget):
     lower, upper = density_bounds(*blocks_and_pinned, sparsity=sparsity, budget=budget)
     assert 0 < lower <= upper <= 1
 
 
-@settings(deadline=None)
 @given(blocks_and_pinned, st.sampled_from(BUDGETS))
 def test_sparsity_zero_keeps_every_pair(blocks_and_pinned, budget):
     assert density_bounds(*blocks_and_pinned, sparsity=0.0, budget=budget) == (1, 1)

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rainfusion_core import paths
@@ -51,7 +51,6 @@ def model_tokens(order: TokenOrder, kind: str) -> list[int]:
     return tokens
 
 
-@settings(deadline=None)
 @given(layouts, st.sampled_from([1, 16, 24, 128]), st.booleans())
 def test_every_order_is_a_bijection_with_an_exact_inverse(layout, block_size, sink):
     for order in orders_of(layout, block_size, sink):
@@ -68,7 +67,6 @@ def test_text_and_video_come_back_whatever_remains_beside_the_windows(grid):
         assert order.permute(x).equal(x[:, :, order.gather])
 
 
-@settings(deadline=None)
 @given(layouts, st.sampled_from([16, 128]), st.booleans())
 def test_pinned_blocks_are_exactly_those_that_touch_the_first_frame_or_the_text(
     layout, block_size, sink
@@ -83,7 +81,6 @@ def test_pinned_blocks_are_exactly_those_that_touch_the_first_frame_or_the_text(
         assert order.sink_tokens == len(touched) - layout.text_tokens
 
 
-@settings(deadline=None)
 @given(layouts)
 def test_text_is_always_last_and_keeps_its_own_order(layout):
     for order in orders_of(layout, 16):

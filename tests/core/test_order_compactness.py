@@ -1,7 +1,7 @@
 """How compact the blocks of each order are: of real grids, and of any grid beside the published orders."""
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rainfusion_core.layout import LatentGrid, TokenLayout
@@ -33,7 +33,6 @@ def test_compactness_of_real_grids(grid, raster, window):
         assert compact <= published
 
 
-@settings(deadline=None)
 @given(layouts, st.sampled_from([16, 64, 128]))
 def test_compact_is_never_looser_than_window(layout, block_size):
     assume(layout.grids[0].frames % 2)
@@ -41,7 +40,6 @@ def test_compact_is_never_looser_than_window(layout, block_size):
     assert compactness(token_order(layout, block_size=block_size)) <= compactness(window)
 
 
-@settings(deadline=None)
 @given(st.tuples(st.integers(3, 9), st.integers(9, 33), st.integers(9, 33)))
 def test_compact_is_never_looser_than_a_public_order_on_grids_larger_than_a_window(grid):
     orders = {order.name: compactness(order) for order in orders_of(layout(grid), 128)}
@@ -49,7 +47,6 @@ def test_compact_is_never_looser_than_a_public_order_on_grids_larger_than_a_wind
     assert orders["compact"] <= min(others)
 
 
-@settings(deadline=None)
 @given(st.tuples(st.integers(2, 9), st.integers(9, 33), st.integers(9, 33)))
 def test_compact_blocks_are_never_looser_than_windows_of_one_frame(grid):
     assert compactness(token_order(layout(grid))) <= 26.5

@@ -2,7 +2,7 @@ from math import ceil, floor
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rainfusion_core import paths
@@ -26,20 +26,17 @@ def is_bijection(path: torch.Tensor, index: torch.Tensor) -> bool:
     return path.sort().values.equal(index.flatten())
 
 
-@settings(deadline=None)
 @given(sides, block_sizes, st.integers(0, 300), st.integers(0, 1000))
 def test_compact_path_visits_every_token_once(shape, block_size, start, first_token):
     index = numbers(*shape) + first_token
     assert is_bijection(paths.compact(index, start, block_size), index)
 
 
-@settings(deadline=None)
 @given(sides, block_sizes, st.integers(0, 300))
 def test_bisection_visits_every_token_once(shape, block_size, start):
     assert is_bijection(paths.bisection(numbers(*shape), start, block_size), numbers(*shape))
 
 
-@settings(deadline=None)
 @given(sides, block_sizes, st.data())
 def test_serpentine_visits_every_token_once(shape, block_size, data):
     layers = data.draw(st.integers(1, shape[0]))
@@ -48,7 +45,6 @@ def test_serpentine_visits_every_token_once(shape, block_size, data):
         assert is_bijection(path, numbers(*shape))
 
 
-@settings(deadline=None)
 @given(sides, st.sampled_from([16, 128]), st.sampled_from([0, 5, 8, 15]))
 @example((1, 24, 17), 64, 0)  # windows of one frame win here
 @example((4, 25, 24), 128, 0)  # and here windows of two

@@ -72,7 +72,7 @@ def test_means_of_blocks_are_those_of_pooling(tokens: int, padded: bool, dtype: 
 
 
 @BUILT
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.tuples(*[st.integers(1, n) for n in (2, 2, 2, 900, 8)]),
     density=st.floats(0, 1),

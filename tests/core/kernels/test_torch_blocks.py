@@ -46,7 +46,7 @@ def test_the_way_of_gpus_matches_reference(shape: Shape, density: float):
     assert_matches(attention_by_count(q, k, v, kept, tokens, 0.4), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.tuples(*[st.integers(1, n) for n in (2, 2, 2, 200, 40)]),
     density=st.floats(0, 1),
