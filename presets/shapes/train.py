@@ -30,7 +30,7 @@ from train_text import embed, train_text
 from train_transformer import Data, Sampler, shapes_of_stages, train_transformer
 from train_vae import train_vae
 
-SHARES = {"text": 0.02, "vae": 0.16, "cache": 0.08, "transformer": 0.62, "transformer-image": 0.12}
+SHARES = {"text": 0.02, "vae": 0.16, "cache": 0.10, "transformer": 0.60, "transformer-image": 0.12}
 USUAL = (33, 128)  # frames and size of the preset's clip, whose latents are normalised
 WORTH_COMPILING = 10  # minutes; a graph for every shape of clip takes longer than a short run saves
 WIDE_ON_GPU = 8  # how many times the CPU's batches
@@ -68,7 +68,7 @@ def main() -> None:
     train_vae(run, vae.to(run.device), wide=wide)
 
     shapes = shapes_of_stages()
-    seconds = 60 * minutes * SHARES["cache"] / 4  # few of the caches need all of theirs
+    seconds = 60 * minutes * SHARES["cache"] / 3  # few of the caches need all of theirs
     usual = next(shape for shape in shapes if shape[:2] == USUAL)
     statistics = statistics_of(run, cache(run, vae, *usual, seconds))
 
