@@ -128,12 +128,23 @@ def test_missing_weights_are_one_line_that_says_how_to_get_them(tmp_path):
 
 def test_ctrl_c_exits_with_130_and_leaves_no_file(tmp_path):
     command = [sys.executable, "-m", "rf_cli", "generate", PROMPT, "--steps", "400"]
-    process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "out.mp4")], stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(12)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    with subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out.mp4")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    ) as process:
+        time.sleep(12)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert error.splitlines()[-1] == "interrupted: nothing unfinished was written"
     assert list(tmp_path.iterdir()) == []
+
+
+def heed_ctrl_c():
+    """As in a terminal: a command that a script runs in the background is born deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
