@@ -14,7 +14,7 @@ RECALLS = ("recall", "of the oracle", "rank corr.", "error")
 def sections(record: Mapping[str, Any]) -> list[Section]:
     """Tables in the order in which they are read; those without rows are left out."""
     made = [*_league(record), verdicts(record)]
-    made += [_representatives(record), _orders(record), _sink(record)]
+    made += [_layers(record), _representatives(record), _orders(record), _sink(record)]
     made += [_renders(record)] if record["renders"] else []
     return [section for section in made if section.rows]
 
@@ -51,6 +51,7 @@ def brief(record: Mapping[str, Any]) -> list[Section]:
     ]  # fmt: skip
     made = [
         Section(f"Methods, {density:.0%} asked", columns, league, _clips(record)),
+        _layers(record),
         Section("What each idea brings", ("pair", "size", "block", "asked", "recall", "error"), answers,
                 "paired by clip; order compact and block means where the pair says nothing else"),
     ]  # fmt: skip
@@ -148,6 +149,25 @@ def _sides(
         else:
             sides["same"].append(name)
     return tuple(", ".join(names) for names in sides.values())
+
+
+def _layers(record: Mapping[str, Any]) -> Section:
+    """Where sparsity costs most: the layers that `--dense-layers` is for."""
+    rows = [row for row in record["per_layer"] if row["size"] == record["settings"]["sizes"][0]]
+    names = [row["method"] for row in rows]
+    method = "rainfusion2" if "rainfusion2" in names else next(iter(names), "")
+    rows = [row for row in rows if row["method"] == method]
+    density = near_a_fifth([row["density"] for row in rows]) if rows else 0.0
+    found = [row for row in rows if row["density"] == density]
+    cells = [
+        (str(row["layer"]), interval(row["recall"], 3), interval(row["error"], 3))
+        for row in sorted(found, key=lambda row: row["recall"]["mean"])
+    ]
+    note = (
+        f"{record['settings']['sizes'][0]}, {_clips(record)}; {method}, {density:.0%} asked; the lowest "
+        "recall first: --dense-layers gains most there; --layers chooses which are measured"
+    )
+    return Section("Layers", ("layer", "recall", "error"), cells if len(cells) > 1 else [], note)
 
 
 def _densities(rows: Sequence[Mapping[str, Any]]) -> set[float]:

@@ -52,7 +52,7 @@ def _setting(key: str, text: str) -> dict[str, Any]:
         first, last = options.read_dense_steps(text)
         return {key: first, **({"dense_last_steps": last} if "," in text else {})}
     if key == "dense_layers":
-        return {key: options.read_layers(text)}
+        return {key: options.read_dense_layers(text)}
     if key == "sink":
         return {key: options.read_sink(text, "sink of --variant")}
     if types[key] is bool:

@@ -58,7 +58,8 @@ DenseSteps = Annotated[
     typer.Option(help="Leading steps left dense: 4, or 0.25 for a share; 4,2 also the last two."),
 ]
 DenseLayers = Annotated[
-    str | None, typer.Option(help="Layers left dense, as in 0,1,-1 or 0-3; -1 is the last.")
+    str | None,
+    typer.Option(help="Layers left dense, as in 0,1,-1 or 0-3; -1 is the last; none: no layer."),
 ]
 Correction = Annotated[
     str | None,
@@ -191,6 +192,11 @@ def read_layers(text: str, option: str = "--dense-layers") -> tuple[int, ...]:
         first = int(match[1])
         layers += range(first, int(match[2]) + 1) if match[2] else [first]
     return tuple(layers)
+
+
+def read_dense_layers(text: str) -> tuple[int, ...]:
+    """As `read_layers`; none takes back what a preset leaves dense."""
+    return () if text.strip().lower() == "none" else read_layers(text)
 
 
 def read_method_options(texts: Iterable[str]) -> dict[str, bool | int | float | str]:

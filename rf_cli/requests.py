@@ -23,7 +23,7 @@ def sparse_config(preset: presets.Preset, **given: Any) -> SparseConfig:
         first, last = options.read_dense_steps(text)
         settings |= {"dense_steps": first, "dense_last_steps": last}
     if (text := given.pop("dense_layers")) is not None:
-        settings["dense_layers"] = options.read_layers(text)
+        settings["dense_layers"] = options.read_dense_layers(text)
     if (text := given.pop("sink", None)) is not None:
         settings["sink"] = options.read_sink(text)
     if (texts := given.pop("method_option", None)) is not None:

@@ -98,6 +98,23 @@ def test_who_keeps_more_is_not_called_better_nor_who_keeps_less_worse(tmp_path, 
     ]
 
 
+def test_the_layer_that_finds_least_of_the_mass_comes_first(tmp_path):
+    made = ablations.ablation(tmp_path)
+    for index in range(4):
+        key = made.key(made.plan.entries[0], ablations.SIZE, index, (3, 2))
+        made.cells.put(key, ablations.outcome(0.3))
+    record = ablations.ablate_record.record(made, command="", environment={})
+    for shown in (sections(record), brief(record)):
+        (layers,) = (section for section in shown if section.title == "Layers")
+        assert [row[0] for row in layers.rows] == ["3", "0"]
+        assert layers.rows[0][1].startswith("0.300") and "; good, 20% asked" in layers.note
+
+
+def test_one_layer_is_not_held_against_others(record):
+    alone = {**record, "per_layer": [row for row in record["per_layer"] if row["layer"] == 0]}
+    assert "Layers" not in [section.title for section in sections(alone)]
+
+
 def test_the_tables_of_the_page_are_there_as_markdown_too(record, tmp_path):
     ablate_pages.write(record, tmp_path)
     written = (tmp_path / "tables.md").read_text("utf-8")

@@ -45,6 +45,11 @@ def test_layers_are_numbers_and_ranges(text, layers):
     assert options.read_layers(text) == layers
 
 
+def test_no_layer_may_be_asked_to_stay_dense():
+    assert options.read_dense_layers("none") == ()
+    assert options.read_dense_layers("0,-1") == (0, -1)
+
+
 def test_other_layers_are_refused():
     with pytest.raises(ConfigError, match="--dense-layers must list layer numbers, got 'all'"):
         options.read_layers("all")
