@@ -34,6 +34,7 @@ from rainfusion_core.study.intervals import bootstrap  # noqa: E402
 from rf_cli import media, presets, tasks  # noqa: E402
 from rf_cli.cells import Cells  # noqa: E402
 from rf_cli.montage import pixels_of  # noqa: E402
+from rf_cli.options import read_dense_layers  # noqa: E402
 from rf_cli.record import environment  # noqa: E402
 from rf_cli.requests import clip_of, source_of  # noqa: E402
 
@@ -91,9 +92,9 @@ def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
 
 
 def config_of(preset: presets.Preset, given: argparse.Namespace, sparsity: float) -> SparseConfig:
-    asked = {"sparsity": sparsity}
+    asked: dict[str, Any] = {"sparsity": sparsity}
     if sparsity:
-        asked["dense_steps"] = given.dense_steps
+        asked |= {"dense_steps": given.dense_steps, "dense_layers": given.dense_layers}
     return SparseConfig(**{**preset.sparse.model_dump(), **asked})
 
 
@@ -131,6 +132,7 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         "subjects": given.subjects,
         "image_to_video": given.image,
         "dense_steps": given.dense_steps,
+        "dense_layers": given.dense_layers,
         "clip": {key: first[key] for key in ("width", "height", "frames", "steps", "guidance")},
         "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
         "agreement": {
@@ -206,6 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--dense-steps", type=float, help="of the sparse arms; default: the preset's"
     )
+    parser.add_argument("--dense-layers", help="of the sparse arms, or none; default: the preset's")
     parser.add_argument(
         "--known", action="store_true", help="render nothing: a summary of what is in the file"
     )
@@ -215,6 +218,8 @@ def main() -> None:
     preset = presets.resolve(given.model)
     if given.dense_steps is None:
         given.dense_steps = preset.sparse.dense_steps
+    layers = given.dense_layers
+    given.dense_layers = preset.sparse.dense_layers if layers is None else read_dense_layers(layers)
     cells = Cells(given.cells)
     if not given.known:
         measure(cells, given, preset)
