@@ -138,6 +138,11 @@ def multiplies_bfloat16() -> bool:
     return bool(fused and native())
 
 
+def multiplies_tiles() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16 (Intel AMX), as torch's attention does, and c-blocks does not."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
 def _ball(k: Tensor) -> Ball:
     """Centre (head_dim,), in the dtype of `k`, and radius () of a ball that holds all keys."""
     centre, few = k[::16].mean(0), min(max(len(k) // 16, 64), 512)

@@ -32,19 +32,28 @@ def test_every_dense_kernel_is_exact(shape: Shape, name: str, dtype: torch.dtype
 
 
 @pytest.mark.parametrize(
-    ("dtype", "multiplies", "no_c", "name"),
+    ("dtype", "multiplies", "tiles", "no_c", "name"),
     [
-        (torch.float32, True, None, "blocks"),
-        (torch.float32, True, "there is no compiler", "sdpa"),
-        (torch.bfloat16, True, "there is no compiler", "blocks"),
-        (torch.bfloat16, False, None, "sdpa"),
-        (torch.float16, False, None, "blocks"),
+        (torch.float32, True, True, None, "blocks"),
+        (torch.float32, True, False, "there is no compiler", "sdpa"),
+        (torch.bfloat16, True, False, "there is no compiler", "blocks"),
+        (torch.bfloat16, True, True, None, "sdpa"),
+        (torch.bfloat16, False, False, None, "sdpa"),
+        (torch.float16, False, False, None, "blocks"),
     ],
-    ids=["float32", "without-compiler", "bfloat16-native", "bfloat16-emulated", "float16"],
+    ids=[
+        "float32",
+        "without-compiler",
+        "bfloat16-native",
+        "bfloat16-amx",
+        "bfloat16-emulated",
+        "float16",
+    ],
 )
-def test_auto_takes_the_fastest_on_a_cpu(monkeypatch, dtype, multiplies, no_c, name):
+def test_auto_takes_the_fastest_on_a_cpu(monkeypatch, dtype, multiplies, tiles, no_c, name):
     monkeypatch.setattr(dense, "unavailable_reason", lambda *call: no_c)
     monkeypatch.setattr(dense, "multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr(dense, "multiplies_tiles", lambda: tiles)
     assert choose_dense("auto", *(torch.zeros(1, 1, 4, 8, dtype=dtype),) * 3) == name
 
 
