@@ -1,10 +1,11 @@
-/* Block-sparse attention of one head for CPUs with AVX-512, in float32, (-DBF16) in bfloat16, or (-DF16)
-on float16, which is widened as it is read: it lies in memory as it came, and is multiplied as float32.
+/* Block-sparse attention of one head for CPUs with AVX-512, in float32, (-DBF16) in bfloat16, (-DBF16 -DAMX)
+in bfloat16 by tiles of a CPU with AMX, or (-DF16) on float16, which is widened as it is read: it lies in memory
+as it came, and is multiplied as float32.
 
 Built by c_blocks.py with whatever C compiler there is. A query block walks its kept keys in chunks
 that stay in the L2 cache, carrying the running maximum and sum of the softmax (FlashAttention-2,
 arXiv 2307.08691). Products are register tiles of ROWS x 3 vectors: 24 sums, 3 operands, 1 broadcast
-of the 32 registers there are.
+of the 32 registers there are. With AMX they are 2 x 2 tiles of 16 queries and 16 keys or columns.
 
 Sums, maxima and exponentials are float32. Only the terms are rounded to bfloat16, for the product
 with the values, as in every flash kernel. */
@@ -15,9 +16,16 @@ with the values, as in every flash kernel. */
 #include <stdlib.h>
 #include <string.h>
 
-#define ROWS 8   /* queries of a register tile */
-#define TILE 16  /* keys of a vector */
-#define CHUNK 24 /* tiles that are scored before their values are added */
+#define TILE 16 /* keys of a vector */
+#ifdef AMX
+#define ROWS 32  /* queries of a register tile */
+#define CHUNK 12 /* tiles that are scored before their values are added */
+#define TWINS 2  /* tiles that lie side by side and are always taken together */
+#else
+#define ROWS 8
+#define CHUNK 24
+#define TWINS 1
+#endif
 #define SPAN (CHUNK * TILE)
 #define INLINE static inline __attribute__((always_inline))
 
@@ -52,22 +60,86 @@ typedef float element;
 #endif
 #endif
 
+/* of 2^x in [0, 1), lowest power last: relative error 7e-8, and of terms that are rounded to bfloat16 7e-5 */
+#ifdef BF16
+static const float EXP2[] = {7.80245222e-2f, 2.26067171e-1f, 6.95833527e-1f, 9.99925221e-1f};
+#else
+static const float EXP2[] = {1.87757667e-3f, 8.98934034e-3f, 5.58263176e-2f, 2.40153617e-1f, 6.93153073e-1f, 9.99999925e-1f};
+#endif
+
 INLINE __m512 exp2_of(__m512 x) {
     /* x <= 0; a NaN stays one. Nothing gets smaller than 2^-100, which is nothing beside the 1 that
        every row holds: numbers below 2^-126 would be computed many times slower. */
     x = _mm512_max_ps(_mm512_set1_ps(-100.0f), x);
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 rest = _mm512_sub_ps(x, whole);
-    __m512 sum = _mm512_set1_ps(1.5403530e-4f);
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.3333558e-3f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.6181291e-3f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.5504109e-2f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.4022651e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.9314718e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(sum, whole);
+    __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 sum = _mm512_set1_ps(EXP2[0]);
+#pragma GCC unroll 8
+    for (unsigned i = 1; i < sizeof EXP2 / sizeof *EXP2; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2[i]));
+    return _mm512_scalef_ps(sum, x); /* by 2 to the whole below x */
 }
 
+#ifdef AMX
+/* Tile registers: 0 to 3 hold 2 x 2 sums, 4 and 5 rows of the left factor, 6 and 7 columns of the right one. */
+static const struct {
+    uint8_t palette, start_row, unused[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} TILES = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+/* the sums += 32 rows of a, each 32 numbers, times 2 x 16 columns of pairs; strides in bytes */
+INLINE void multiply(const factor *a, int64_t a_stride, const element *b, const element *more, int64_t b_stride) {
+    _tile_loadd(4, a, a_stride);
+    _tile_loadd(5, (const char *)a + 16 * a_stride, a_stride);
+    _tile_loadd(6, b, b_stride);
+    _tile_loadd(7, more, b_stride);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* write the sums to 32 rows of 32 numbers; stride in numbers */
+INLINE void keep(float *to, int64_t stride) {
+    _tile_stored(0, to, stride * 4);
+    _tile_stored(1, to + 16, stride * 4);
+    _tile_stored(2, to + 16 * stride, stride * 4);
+    _tile_stored(3, to + 16 * stride + 16, stride * 4);
+}
+
+/* scores[row][16 j ...] = q[row] . keys of tile j, for all tiles */
+INLINE void score_all(const factor *q, const element *k, const int64_t *tiles, int count, float *scores, int dim) {
+    for (int t = 0; t < count; t += 2) {
+        const element *key = k + tiles[t] * TILE * dim, *more = key + TILE * dim;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int d = 0; d < dim; d += 32) multiply(q + d, dim * 2, key + d * TILE, more + d * TILE, 64);
+        keep(scores + t * TILE, SPAN);
+    }
+}
+
+/* out[row][...] = out[row] * shrink[row] + terms[row] . values */
+INLINE void add_all_values(const factor *terms, const element *v, const int64_t *tiles, int count, const float *shrink,
+                           float *out, int dim) {
+    for (int r = 0; r < ROWS; r++)
+        for (int d = 0; shrink[r] != 1.0f && d < dim; d += 16)
+            _mm512_storeu_ps(out + r * dim + d,
+                             _mm512_mul_ps(_mm512_loadu_ps(out + r * dim + d), _mm512_set1_ps(shrink[r])));
+    for (int d = 0; d < dim; d += 32) {
+        float *to = out + d;
+        _tile_loadd(0, to, dim * 4);
+        _tile_loadd(1, to + 16, dim * 4);
+        _tile_loadd(2, to + 16 * dim, dim * 4);
+        _tile_loadd(3, to + 16 * dim + 16, dim * 4);
+        for (int t = 0; t < count; t += 2) {
+            const element *value = v + tiles[t] * TILE * dim + d * PAIR;
+            multiply(terms + t * TILE, SPAN * 2, value, value + 16 * PAIR, dim * PAIR * 2);
+        }
+        keep(to, dim);
+    }
+}
+#else
 /* scores[row][16 j ...] = q[row] . keys of tile j, for `width` tiles */
 INLINE void score(const factor *q, const element *k, const int64_t *tiles, float *scores, int dim,
                   const int width) {
@@ -125,16 +197,36 @@ INLINE void add_values(const factor *terms, const element *v, const int64_t *til
         for (int j = 0; j < width; j++) _mm512_storeu_ps(out + r * dim + j * 16, sums[r][j]);
 }
 
+/* scores[row][16 j ...] = q[row] . keys of tile j, for all tiles */
+INLINE void score_all(const factor *q, const element *k, const int64_t *tiles, int count, float *scores, int dim) {
+    int t = 0;
+    for (; t + 3 <= count; t += 3) score(q, k, tiles + t, scores + t * TILE, dim, 3);
+    for (; t < count; t++) score(q, k, tiles + t, scores + t * TILE, dim, 1);
+}
+
+/* out[row][...] = out[row] * shrink[row] + terms[row] . values */
+INLINE void add_all_values(const factor *terms, const element *v, const int64_t *tiles, int count, const float *shrink,
+                           float *out, int dim) {
+    int c = 0;
+    for (; c + 3 <= dim / 16; c += 3)
+        add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, out + c * 16, dim, 3);
+    for (; c + 2 <= dim / 16; c += 2)
+        add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, out + c * 16, dim, 2);
+    for (; c < dim / 16; c++)
+        add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, out + c * 16, dim, 1);
+}
+#endif
+
+INLINE __m512 scaled(const float *scores, int t, float scale, const float *bias) {
+    __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + t * TILE), _mm512_set1_ps(scale));
+    return bias ? _mm512_add_ps(x, _mm512_loadu_ps(bias + t * TILE)) : x;
+}
+
 /* one row: scale, add `bias` if there is one, turn scores into terms */
-INLINE void soften(float *scores, factor *terms, int count, float scale, const float *bias, float *peak,
+INLINE void soften(const float *scores, factor *terms, int count, float scale, const float *bias, float *peak,
                    float *total, float *shrink) {
     __m512 highest = _mm512_set1_ps(*peak), sum = _mm512_setzero_ps();
-    for (int t = 0; t < count; t++) {
-        __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + t * TILE), _mm512_set1_ps(scale));
-        if (bias) x = _mm512_add_ps(x, _mm512_loadu_ps(bias + t * TILE));
-        _mm512_storeu_ps(scores + t * TILE, x);
-        highest = _mm512_max_ps(highest, x);
-    }
+    for (int t = 0; t < count; t++) highest = _mm512_max_ps(highest, scaled(scores, t, scale, bias));
     float now = _mm512_reduce_max_ps(highest);
     *shrink = *peak == now ? 1.0f : exp2f(*peak - now);
     if (now == -INFINITY) { /* all is masked so far, and inf - inf is NaN */
@@ -142,8 +234,7 @@ INLINE void soften(float *scores, factor *terms, int count, float scale, const f
         return;
     }
     for (int t = 0; t < count; t++) {
-        __m512 x = _mm512_loadu_ps(scores + t * TILE);
-        x = exp2_of(_mm512_sub_ps(x, _mm512_set1_ps(now)));
+        __m512 x = exp2_of(_mm512_sub_ps(scaled(scores, t, scale, bias), _mm512_set1_ps(now)));
         sum = _mm512_add_ps(sum, x);
         STORE_FACTOR(terms + t * TILE, x);
     }
@@ -159,20 +250,11 @@ static void add_chunk(const factor *q, const element *k, const element *v, const
     factor terms[ROWS * SPAN];
     for (int g = 0; g < rows; g += ROWS) {
         const factor *here = q + g * dim;
-        int t = 0;
-        for (; t + 3 <= count; t += 3) score(here, k, tiles + t, scores + t * TILE, dim, 3);
-        for (; t < count; t++) score(here, k, tiles + t, scores + t * TILE, dim, 1);
+        score_all(here, k, tiles, count, scores, dim);
         for (int r = 0; r < ROWS; r++)
             soften(scores + r * SPAN, terms + r * SPAN, count, scale, bias,
                    peak + g + r, total + g + r, shrink + r);
-        float *to = out + g * dim;
-        int c = 0;
-        for (; c + 3 <= dim / 16; c += 3)
-            add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, to + c * 16, dim, 3);
-        for (; c + 2 <= dim / 16; c += 2)
-            add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, to + c * 16, dim, 2);
-        for (; c < dim / 16; c++)
-            add_values(terms, v + c * 16 * PAIR, tiles, count, shrink, to + c * 16, dim, 1);
+        add_all_values(terms, v, tiles, count, shrink, out + g * dim, dim);
     }
 }
 
@@ -298,10 +380,13 @@ INLINE void take_query(factor *to, const element *q, int dim) {
     for (int d = 0; d < dim; d += 16) STORE_FACTOR(to + d, WIDEN(q + d));
 }
 
+/* of so many kept keys */
+INLINE int64_t tiles_of(int64_t tokens) { return (tokens + TILE * TWINS - 1) / (TILE * TWINS) * TWINS; }
+
 /* Numbers that are added to the scores of tiles t ... t + count - 1 of a row: -inf behind its `tokens` kept keys; then
    come the means of all blocks, each with its size, -inf where the block is kept. NULL if none is needed. */
 INLINE const float *biases(float *bias, int64_t t, int count, int64_t tokens, const float *mean_bias) {
-    int64_t tiles = (tokens + TILE - 1) / TILE;
+    int64_t tiles = tiles_of(tokens);
     if (t + count <= tokens / TILE) return NULL;
     for (int i = 0; i < count; i++) {
         int64_t left = tokens - (t + i) * TILE;
@@ -309,7 +394,7 @@ INLINE const float *biases(float *bias, int64_t t, int count, int64_t tokens, co
         if (t + i >= tiles)
             x = _mm512_loadu_ps(mean_bias + (t + i - tiles) * TILE);
         else if (left < TILE)
-            x = _mm512_mask_blend_ps((__mmask16)((1u << left) - 1), _mm512_set1_ps(-INFINITY), x);
+            x = _mm512_mask_blend_ps(left > 0 ? (__mmask16)((1u << left) - 1) : 0, _mm512_set1_ps(-INFINITY), x);
         _mm512_storeu_ps(bias + i * TILE, x);
     }
     return bias;
@@ -338,7 +423,7 @@ static int attend(const element *q, int64_t q_stride, const element *k, const el
         for (int r = 0; r < rows; r++)
             take_query(here + r * dim, q + place(places, b * block + r) * q_stride, dim);
         for (size_t r = 0; r < padded; r++) peak[r] = -INFINITY;
-        int64_t tiles = (tokens[b] + TILE - 1) / TILE;
+        int64_t tiles = tiles_of(tokens[b]);
         memcpy(mean_bias, sizes, mean_tiles * TILE * sizeof(float));
         for (int64_t i = 0; mean_tiles && i < (tiles + per_block - 1) / per_block; i++)
             mean_bias[index[b * width + i]] = -INFINITY;
@@ -386,6 +471,11 @@ static void pack_items(void *shared) {
 
 static void attend_items(void *shared) {
     job *j = shared;
+#ifdef AMX
+    char before[64]; /* what others have set up in this thread */
+    _tile_storeconfig(before);
+    _tile_loadconfig(&TILES);
+#endif
     for (int64_t i; (i = __atomic_fetch_add(j->next, 1, __ATOMIC_RELAXED)) < j->items;) {
         const int64_t *x = j->table + i * 11;
         if (attend((element *)x[0], j->q_stride, (element *)x[1], (element *)x[2], (element *)x[3], j->out_stride,
@@ -393,6 +483,9 @@ static void attend_items(void *shared) {
                    j->scale, j->mean_tiles, (float *)x[7], j->key_blocks, (int64_t *)x[8]))
             *j->failed = 1;
     }
+#ifdef AMX
+    _tile_loadconfig(before);
+#endif
 }
 
 static void average_items(void *shared) {

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rainfusion_core.blocks import KeptBlocks
 from rainfusion_core.errors import KernelUnavailable
+from rainfusion_core.kernels.cpu_blocks import multiplies_tiles
 from rainfusion_core.kernels.places import Places, head_by_head
 from rainfusion_core.kernels.threads import THREADING_PAYS, in_threads
 from rainfusion_core.kernels.torch_blocks import kept_tokens
@@ -36,11 +37,13 @@ FLAGS_OF = {
     torch.bfloat16: ("-DBF16", "-mavx512bf16"),
     torch.float16: ("-DF16",),
 }
+FLAGS_OF_TILES = ("-DAMX", "-mamx-tile", "-mamx-bf16")
 PACKED_TOKENS = 1024  # a multiple of TILE
 PART_TOKENS = 256  # queries that a thread takes at a time: few, so that all end together
 ATTEND, PACK, AVERAGE = range(3)  # what the C code is told to do
 AVERAGING_PAYS = 2**19  # numbers to be averaged; starting threads for less costs more
 TILE = 16  # keys, and columns, that the C code takes at a time
+TWINS = 2  # of these make what a CPU with AMX multiplies
 
 
 class _Job(ctypes.Structure):
@@ -153,6 +156,8 @@ def _attention(
         settings = {"scale": scale, "key_lengths": key_lengths}
         return head_by_head(kernel, q, k, v, kept, lse, places, **settings)
     library = load(dtype)
+    if dtype == torch.bfloat16 and not (head_dim % (TWINS * TILE) or size % (TWINS * TILE)):
+        library = load_tiles() or library
     with torch.no_grad():
         tokens, index = kept_tokens(kept, keys, key_lengths), kept.index.contiguous()
         at_q, at_k = (None if x is None else x.contiguous() for x in places)
@@ -163,7 +168,7 @@ def _attention(
         )  # fmt: skip
         pays = int(tokens.sum()) * size * head_dim >= THREADING_PAYS
         threads, sizes = torch.get_num_threads() if pays else 1, _sizes(ends, kept)
-        job.mean_tiles = -(-kept.key_blocks // TILE) if corrected else 0
+        job.mean_tiles = _mean_tiles(kept) if corrected else 0
         packed = _packed((library, job, threads), k.to(dtype), v.to(dtype), at_k, ends)
         q = _rows(q.to(dtype))
         out, shared = torch.empty_like(q), heads // key_heads
@@ -219,9 +224,14 @@ def _pack(
 
 def _sizes(ends: list[int], kept: KeptBlocks) -> Tensor:
     """(batch, key_blocks to whole tiles) float32: log2 of the real tokens of each key block."""
-    starts = torch.arange(-(-kept.key_blocks // TILE) * TILE) * kept.block_size
+    starts = torch.arange(_mean_tiles(kept) * TILE) * kept.block_size
     real = (torch.tensor(ends)[:, None] - starts).clamp(0, kept.block_size)
     return real.float().log2()
+
+
+def _mean_tiles(kept: KeptBlocks) -> int:
+    """Tiles that hold a mean of each key block."""
+    return -(-kept.key_blocks // (TWINS * TILE)) * TWINS
 
 
 def _run(library: Any, job: _Job, threads: int, task: int, *, table: list[tuple]) -> None:
@@ -280,12 +290,27 @@ def computed_in(dtype: torch.dtype) -> torch.dtype:
 
 
 @lru_cache
+def load_tiles() -> ctypes.CDLL | None:
+    """The library that multiplies bfloat16 by tiles (Intel AMX); None if the CPU or the compiler cannot."""
+    # the system grants the registers to those who ask: Linux since 5.16
+    if not (multiplies_tiles() and getattr(torch.cpu, "_init_amx", lambda: False)()):
+        return None
+    try:
+        return _load(FLAGS + FLAGS_OF[torch.bfloat16] + FLAGS_OF_TILES)
+    except KernelUnavailable:  # gcc before 11; the library without tiles serves
+        return None
+
+
+@lru_cache
 def load(dtype: torch.dtype) -> ctypes.CDLL:
     """The library for one dtype, built if this source was never built here before."""
+    return _load(FLAGS + FLAGS_OF[dtype])
+
+
+def _load(flags: tuple[str, ...]) -> ctypes.CDLL:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise KernelUnavailable("it needs a C compiler", hint="install gcc or clang")
-    flags = FLAGS + FLAGS_OF[dtype]
     key = hashlib.sha256(repr((SOURCE.read_bytes(), compiler, flags)).encode()).hexdigest()[:16]
     built = _cache() / f"c_blocks-{key}.so"
     if not built.is_file():

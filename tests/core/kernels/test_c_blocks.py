@@ -177,6 +177,38 @@ def test_a_library_is_built_once(monkeypatch: pytest.MonkeyPatch, empty_cache):
     assert built.stat().st_mtime_ns == stamp
 
 
+TILES = pytest.mark.skipif(c_blocks.load_tiles() is None, reason="no tiles of bfloat16 (AMX)")
+
+
+@TILES
+@pytest.mark.parametrize("shape", [*FITTING, *FULL_SIZE])
+def test_bfloat16_without_tiles_matches_too(monkeypatch: pytest.MonkeyPatch, shape: Shape):
+    monkeypatch.setattr(c_blocks, "load_tiles", lambda: None)
+    assert_matches(*shape.qkv(torch.bfloat16), shape.kept(0.5))
+
+
+@TILES
+def test_torch_finds_its_tiles_as_it_left_them():
+    """Both set up the same registers of the same threads."""
+    shape = Shape(1, 4, 4, 700, 64, 64)
+    q, k, v = shape.qkv(torch.bfloat16)
+    before = q @ k.mT
+    c_blocks.attention(q, k, v, shape.kept(0.5))
+    assert torch.equal(q @ k.mT, before)
+
+
+@TILES
+def test_a_compiler_that_knows_no_tiles_builds_the_library_without(
+    monkeypatch: pytest.MonkeyPatch, empty_cache
+):
+    monkeypatch.setattr(c_blocks, "FLAGS_OF_TILES", ("--no-such-flag",))
+    c_blocks.load_tiles.cache_clear()
+    assert c_blocks.load_tiles() is None
+    shape = Shape(1, 2, 2, 90, 64, 64)
+    assert_matches(*shape.qkv(torch.bfloat16), shape.kept(0.5))
+    c_blocks.load_tiles.cache_clear()
+
+
 def test_a_cpu_without_avx512_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: False)
     assert c_blocks.unavailable(torch.float32, 64) == "it needs a CPU with AVX-512"
