@@ -155,9 +155,7 @@ def _attention(
         kernel = corrected_attention if corrected else attention
         settings = {"scale": scale, "key_lengths": key_lengths}
         return head_by_head(kernel, q, k, v, kept, lse, places, **settings)
-    library = load(dtype)
-    if dtype == torch.bfloat16 and not (head_dim % (TWINS * TILE) or size % (TWINS * TILE)):
-        library = load_tiles() or library
+    library = load_tiles() if by_tiles(dtype, head_dim, size) else load(dtype)
     with torch.no_grad():
         tokens, index = kept_tokens(kept, keys, key_lengths), kept.index.contiguous()
         at_q, at_k = (None if x is None else x.contiguous() for x in places)
@@ -287,6 +285,12 @@ def computed_in(dtype: torch.dtype) -> torch.dtype:
     """The dtype whose library takes a call in `dtype` on this CPU."""
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.float32 if dtype == torch.bfloat16 and not native else dtype
+
+
+def by_tiles(dtype: torch.dtype, head_dim: int, block_size: int) -> bool:
+    """Whether such calls are multiplied by tiles here (Intel AMX)."""
+    fits = head_dim % (TWINS * TILE) == 0 == block_size % (TWINS * TILE)
+    return dtype == torch.bfloat16 and fits and load_tiles() is not None
 
 
 @lru_cache

@@ -139,7 +139,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def multiplies_tiles() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16 (Intel AMX), as torch's attention does, and c-blocks does not."""
+    """Whether this CPU multiplies tiles of bfloat16 (Intel AMX), as torch's attention and c-blocks do."""
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 

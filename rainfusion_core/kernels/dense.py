@@ -9,10 +9,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rainfusion_core.blocks import KeptBlocks, dense_blocks
 from rainfusion_core.errors import KernelUnavailable, UnknownName
-from rainfusion_core.kernels import choose_kernel, unavailable_reason
+from rainfusion_core.kernels import c_blocks, choose_kernel, unavailable_reason
 from rainfusion_core.kernels.cpu_blocks import multiplies_bfloat16, multiplies_tiles
 
 Dense = Callable[..., Tensor]
+DENSE_BLOCK = 128  # what `blocks` cuts the tokens into
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
@@ -30,7 +31,7 @@ def _with_backend(backend: SDPBackend) -> Dense:
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """The block kernel of this machine with every block kept."""
-    size = 128
+    size = DENSE_BLOCK
     batch, heads, tokens, _ = q.shape
     kept = dense_blocks(batch, heads, -(-tokens // size), block_size=size, device=q.device)
     if k.shape[-2] < tokens:  # the padding was cut off
@@ -88,8 +89,9 @@ def _fastest(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
             no_c = unavailable_reason("c-blocks", device, dtype, head_dim)
             return "blocks" if no_c is None else "sdpa"
         # torch multiplies float16 on a CPU several times slower than float32, which blocks uses,
-        # and bfloat16 with AMX three times as fast as blocks does
-        native = dtype == torch.bfloat16 and multiplies_bfloat16() and not multiplies_tiles()
+        # and bfloat16 with AMX several times as fast as blocks that do without
+        tiles = multiplies_tiles() and not c_blocks.by_tiles(dtype, head_dim, DENSE_BLOCK)
+        native = dtype == torch.bfloat16 and multiplies_bfloat16() and not tiles
         return "blocks" if native or dtype == torch.float16 else "sdpa"
     hopper = (
         device.type == "cuda"

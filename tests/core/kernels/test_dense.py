@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rainfusion_core.errors import KernelUnavailable, UnknownName
-from rainfusion_core.kernels import dense, reference
+from rainfusion_core.kernels import c_blocks, dense, reference
 from rainfusion_core.kernels.dense import DENSE_KERNELS, available_dense, choose_dense
 from tests import shapes
 from tests.shapes import Shape
@@ -34,18 +34,20 @@ def test_every_dense_kernel_is_exact(shape: Shape, name: str, dtype: torch.dtype
 @pytest.mark.parametrize(
     ("dtype", "multiplies", "tiles", "no_c", "name"),
     [
-        (torch.float32, True, True, None, "blocks"),
-        (torch.float32, True, False, "there is no compiler", "sdpa"),
-        (torch.bfloat16, True, False, "there is no compiler", "blocks"),
-        (torch.bfloat16, True, True, None, "sdpa"),
-        (torch.bfloat16, False, False, None, "sdpa"),
-        (torch.float16, False, False, None, "blocks"),
+        (torch.float32, True, (True, False), None, "blocks"),
+        (torch.float32, True, (False, False), "there is no compiler", "sdpa"),
+        (torch.bfloat16, True, (False, False), "there is no compiler", "blocks"),
+        (torch.bfloat16, True, (True, True), None, "blocks"),
+        (torch.bfloat16, True, (True, False), None, "sdpa"),
+        (torch.bfloat16, False, (False, False), None, "sdpa"),
+        (torch.float16, False, (False, False), None, "blocks"),
     ],
     ids=[
         "float32",
         "without-compiler",
         "bfloat16-native",
         "bfloat16-amx",
+        "bfloat16-amx-of-torch-alone",
         "bfloat16-emulated",
         "float16",
     ],
@@ -53,7 +55,8 @@ def test_every_dense_kernel_is_exact(shape: Shape, name: str, dtype: torch.dtype
 def test_auto_takes_the_fastest_on_a_cpu(monkeypatch, dtype, multiplies, tiles, no_c, name):
     monkeypatch.setattr(dense, "unavailable_reason", lambda *call: no_c)
     monkeypatch.setattr(dense, "multiplies_bfloat16", lambda: multiplies)
-    monkeypatch.setattr(dense, "multiplies_tiles", lambda: tiles)
+    monkeypatch.setattr(dense, "multiplies_tiles", lambda: tiles[0])
+    monkeypatch.setattr(c_blocks, "by_tiles", lambda *call: tiles[1])
     assert choose_dense("auto", *(torch.zeros(1, 1, 4, 8, dtype=dtype),) * 3) == name
 
 
