@@ -15,6 +15,7 @@ import torch
 
 from rainfusion_core.budget import predicted_density
 from rainfusion_core.config import SparseConfig
+from rainfusion_core.kernels.cpu_blocks import multiplies_tiles
 from rainfusion_core.layout import TokenLayout
 from rainfusion_core.order import order_for
 from rainfusion_core.selectors import SELECTORS
@@ -48,11 +49,13 @@ def least_tokens(
 def device_class(device: torch.device, kernel: str) -> str:
     """What measurements are kept apart by: the device, and the sparse kernel that it would run.
 
-    CPUs count as one device: what they were measured with is two threads, and with more of them
-    the parts of a sparse call that are no products only weigh more.
+    CPUs count as two devices, as those with AMX are so fast at products that the rest of a sparse call
+    weighs more. What they were measured with is two threads, and with more of them it weighs more, too.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, {kernel}"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {kernel}"
+    with_amx = device.type == "cpu" and multiplies_tiles()
+    return f"{device.type}{' with AMX' if with_amx else ''}, {kernel}"
 
 
 def tokens_needed(

@@ -134,7 +134,7 @@ def _name(settings: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "+".join(map(str, value))
+        return "+".join(map(str, value)) or "none"
     if isinstance(value, dict):
         return "+".join(f"{name}={_text(each)}" for name, each in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

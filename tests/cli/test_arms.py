@@ -58,6 +58,11 @@ def test_a_variant_changes_only_what_it_names():
     assert (arm.config.order, arm.config.dense_steps) == ("raster", 0.2)
 
 
+def test_a_variant_without_dense_layers_is_called_so():
+    (_, arm) = made(variants=["dense_layers=none"])
+    assert arm.name == "sparsity 0.8, dense_layers none"
+
+
 def test_an_arm_that_is_there_twice_is_refused():
     with pytest.raises(ConfigError, match="two arms are the same"):
         made(sparsities=[0.5, 0.5])

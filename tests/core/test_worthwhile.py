@@ -26,6 +26,7 @@ def points(dtype: str, dim: int, sparsity: float, *speedups: tuple[int, float]) 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path):
     """A function that takes the points of the CPU class "cpu, k" as what was measured."""
+    monkeypatch.setattr(worthwhile, "multiplies_tiles", lambda: False)
 
     def write(*found: list[dict], name: str = "cpu, k") -> None:
         file = tmp_path / "measured.json"
@@ -114,11 +115,20 @@ def automatic() -> str:
     return choose_kernel("auto", CPU, torch.float32, 16, 16)[0]
 
 
-def test_the_shipped_table_leaves_the_embedded_model_sparse():
+def test_cpus_with_amx_are_a_class_of_their_own(monkeypatch):
+    monkeypatch.setattr(worthwhile, "multiplies_tiles", lambda: True)
+    assert device_class(CPU, "k") == "cpu with AMX, k"
+    assert device_class(torch.device("mps"), "k") == "mps, k"
+
+
+def test_the_shipped_table_leaves_the_embedded_model_sparse(monkeypatch):
     layout = TokenLayout((LatentGrid(9, 16, 16),))
     found = json.loads(worthwhile.MEASURED.read_text())
     assert found
     for name in found:
+        monkeypatch.setattr(worthwhile, "multiplies_tiles", lambda name=name: "AMX" in name)
+        least_tokens.cache_clear()
         for dtype in (torch.float32, torch.bfloat16):
-            kernel = name.removeprefix("cpu, ")
+            kernel = name.split(", ")[1]
             assert 1 < least_tokens(SparseConfig(), layout, CPU, kernel, dtype, 64) < 2304, name
+    least_tokens.cache_clear()
