@@ -72,6 +72,7 @@ def predictions(
                     "sparsity": arm.sparsity,
                     "dense_steps": schedule.dense_steps,
                     "dense_last_steps": schedule.dense_last_steps,
+                    "dense_layers": list(schedule.dense_layers),
                     "sparse_share": share,
                     "attention_speedup": cost.attention / attention,
                     "dense_s": denoising_seconds(cost, cost.attention, render),

@@ -80,12 +80,15 @@ def _sinks(arms: Sequence[Mapping[str, Any]]) -> str:
 def predictions(record: Mapping[str, Any]) -> Section:
     work = record["workload"]
     other = sum(record["stages"].values()) if record["stages"] else 0.0
-    columns = ["sparsity", "dense steps", "attention", "dense s", "sparse s", "speed-up"]
+    columns = [
+        "sparsity", "dense steps", "dense layers", "attention", "dense s", "sparse s", "speed-up"
+    ]  # fmt: skip
     rows = []
     for row in record["predictions"]:
         cells = [
             f"{row['sparsity']:g}",
             _schedule(row),
+            ", ".join(map(str, row["dense_layers"])) or "none",
             _times(row["attention_speedup"]),
             _s(row["dense_s"]),
             _s(row["denoising_s"]),
@@ -126,7 +129,7 @@ def what_it_takes(record: Mapping[str, Any]) -> Section:
         "What it takes",
         ["", "value", ""],
         rows,
-        "Sparsity with the preset's dense steps, kernel time taken as linear in the kept pairs. "
+        "Sparsity with the dense steps and layers, kernel time taken as linear in the kept pairs. "
         "Break-even: one attention call alone, sparse as fast as dense.",
     )
 
@@ -178,7 +181,7 @@ def measured(record: Mapping[str, Any]) -> Section:
         "Prediction and measurement",
         columns,
         rows,
-        "Measured: one render each after a discarded one, with the preset's dense steps. The "
+        "Measured: one render each after a discarded one, with the dense steps and layers. The "
         "prediction of the whole render takes text encoding and decoding as both renders had them.",
     )
 

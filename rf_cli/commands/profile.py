@@ -56,6 +56,7 @@ def profile(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     dense_steps: options.DenseSteps = None,
+    dense_layers: options.DenseLayers = None,
     correction: options.Correction = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -81,15 +82,23 @@ def profile(
     preset = presets.resolve(model)
     base = sparse_config(
         preset, method=method, method_option=method_option, order=order, sink=sink,
-        dense_steps=dense_steps, dense_layers=None, correction=correction,
+        dense_steps=dense_steps, dense_layers=dense_layers, correction=correction,
     )  # fmt: skip
     clip = clip_of(
         preset, PROMPT, size=size, frames=frames, steps=steps, guidance=guidance, negative=None, seed=0
     )  # fmt: skip
     configs = _configs(base, read_sparsities(sparsity))
+    _check_layers(preset, configs, clip.steps)
     source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
     job = profile_run.Job(preset, clip, source, configs, weights, layers)
     _put_out(profile_run.run(job, stages=stages, measure=measure), format, save, chart)
+
+
+def _check_layers(preset: presets.Preset, configs: list[SparseConfig], steps: int) -> None:
+    from rainfusion_core.schedule import plan
+
+    for config in configs:
+        plan(config, steps=steps, layers=architecture_of(preset).layers)
 
 
 def _check_outputs(form: str, save: Path | None, chart: Path | None) -> None:

@@ -80,6 +80,15 @@ def test_every_sparsity_is_predicted_for_both_schedules(profiled):
     assert [row["sparsity"] for row in record["break_even"]] == [0.5, 0.9]
 
 
+def test_dense_layers_are_predicted_as_asked(tmp_path):
+    path = tmp_path / "out.json"
+    given = ["--sparsity", "0.5", "--dense-steps", "0", "--dense-layers", "1-3"]
+    result = rf(*SMALL, *given, "--save", str(path))
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(path.read_text())["predictions"]
+    assert row["dense_layers"] == [1, 2, 3] and row["sparse_share"] == pytest.approx(0.5)
+
+
 def test_sizes_of_the_preset_have_their_tokens(profiled):
     _, record, _ = profiled
     assert {row["size"]: row["tokens"] for row in record["sizes"]}["128x128"] == 2304
@@ -132,6 +141,10 @@ REFUSED = {
         "method svg2 orders the tokens itself",
     ),
     "weights": (["--weights", "good"], "no kind of weights is called 'good'"),
+    "dense-layers": (
+        ["--dense-layers", "0,9"],
+        "dense_layers names layer 9, the model has layers 0 to 5",
+    ),
     "layers": (["--layers", "7"], "layers must be in [1, 6], got 7"),
     "size": (["--size", "100x7"], "--size 100x7 does not fit shapes"),
     "model": (["--model", "wan9"], "no model is called 'wan9'"),

@@ -1,7 +1,7 @@
 from rf_cli.profile_sections import _sinks, measured, predictions, what_it_takes
 
 ROW = {
-    "sparsity": 0.8, "dense_steps": 2, "dense_last_steps": 1, "attention_speedup": 4.0,
+    "sparsity": 0.8, "dense_steps": 2, "dense_last_steps": 1, "dense_layers": [0, 4], "attention_speedup": 4.0,
     "dense_s": 20.0, "denoising_s": 10.0, "speedup": 2.0,
 }  # fmt: skip
 
@@ -13,7 +13,7 @@ def record(stages):
 def test_predictions_are_labelled_with_their_formula():
     section = predictions(record(None))
     assert "estimate" in section.title and section.note == "Estimate: a = b."
-    assert section.rows == [["0.8", "2,1", "4.00x", "20.00", "10.00", "2.00x"]]
+    assert section.rows == [["0.8", "2,1", "0, 4", "4.00x", "20.00", "10.00", "2.00x"]]
 
 
 def test_the_note_says_at_which_sparsities_the_first_frame_is_a_sink():
