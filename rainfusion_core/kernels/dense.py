@@ -90,8 +90,8 @@ def _fastest(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
             return "blocks" if no_c is None else "sdpa"
         # torch multiplies float16 on a CPU several times slower than float32, which blocks uses,
         # and bfloat16 with AMX several times as fast as blocks that do without
-        tiles = multiplies_tiles() and not c_blocks.by_tiles(dtype, head_dim, DENSE_BLOCK)
-        native = dtype == torch.bfloat16 and multiplies_bfloat16() and not tiles
+        torch_alone = multiplies_tiles() and not c_blocks.by_tiles(dtype, head_dim, DENSE_BLOCK)
+        native = dtype == torch.bfloat16 and multiplies_bfloat16() and not torch_alone
         return "blocks" if native or dtype == torch.float16 else "sdpa"
     hopper = (
         device.type == "cuda"
