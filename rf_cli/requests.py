@@ -156,14 +156,20 @@ def check(
     """
     from rainfusion_core.installation import check_names
     from rainfusion_core.pipeline import check as check_source
-    from rainfusion_core.schedule import plan
 
     for config in configs:
         check_names(config)
-        if config.dense_layers:
-            plan(config, steps=clip.steps, layers=architecture_of(preset).layers)
+        check_layers(preset, clip, config)
     check_source(source)
     room.check(preset, source, clip)
+
+
+def check_layers(preset: presets.Preset, clip: "Clip", config: SparseConfig) -> None:
+    """Refuse dense layers that the model does not have."""
+    from rainfusion_core.schedule import plan
+
+    if config.dense_layers:
+        plan(config, steps=clip.steps, layers=architecture_of(preset).layers)
 
 
 def network_if(wanted: bool) -> "Perceptual | None":

@@ -19,7 +19,7 @@ from rf_cli import (
     saving,
     sections,
 )
-from rf_cli.requests import architecture_of, clip_of, source_of, sparse_config
+from rf_cli.requests import architecture_of, check_layers, clip_of, source_of, sparse_config
 
 PROMPT = "a large red circle moving right over a blue background"
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "md", ".txt": "table"}
@@ -88,17 +88,10 @@ def profile(
         preset, PROMPT, size=size, frames=frames, steps=steps, guidance=guidance, negative=None, seed=0
     )  # fmt: skip
     configs = _configs(base, read_sparsities(sparsity))
-    _check_layers(preset, configs, clip.steps)
+    check_layers(preset, clip, base)
     source = source_of(preset, dtype=dtype, device=device, size=(clip.width, clip.height))
     job = profile_run.Job(preset, clip, source, configs, weights, layers)
     _put_out(profile_run.run(job, stages=stages, measure=measure), format, save, chart)
-
-
-def _check_layers(preset: presets.Preset, configs: list[SparseConfig], steps: int) -> None:
-    from rainfusion_core.schedule import plan
-
-    for config in configs:
-        plan(config, steps=steps, layers=architecture_of(preset).layers)
 
 
 def _check_outputs(form: str, save: Path | None, chart: Path | None) -> None:
