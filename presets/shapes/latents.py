@@ -16,6 +16,8 @@ from rainfusion_core.shapes.drawing import draw_parts
 DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 CAPTIONS = 2  # wordings kept a clip
 LEAST = 4  # clips that a cache holds however short the time is
+CONTRADICTED = 0.8  # share of the clips with a twin that show something of it
+LEAST_SHOWN = 0.3  # of the twin
 
 MASKS = 4  # channels that tell the frames of a latent frame that are given
 
@@ -24,12 +26,15 @@ class Batch(NamedTuple):
     """What one training step sees.
 
     Attributes:
-        covers: (clips, 1, t, h, w), what share of each token a shape covers.
+        shown: (clips, 16, t, h, w), what the noisy clip is made of: the latents, or those of the same scene
+            with another outline than the caption says.
+        covers: (clips, 1, t, h, w), what share of each token a shape covers, in either.
         condition: (clips, 20, t, h, w) of a clip that begins with a given image, as WanImageToVideoPipeline
             makes it: masks, and latents of the image with grey frames behind it.
     """
 
     latents: Tensor
+    shown: Tensor
     covers: Tensor
     text: Tensor
     condition: Tensor | None
@@ -37,23 +42,37 @@ class Batch(NamedTuple):
 
 @torch.no_grad()
 def encode(
-    vae: nn.Module, scenes: list[world.Scene], frames: int, size: int, *, image: bool
-) -> dict[str, Tensor]:
-    """Float16: latents (clips, 16, t, h, w), those of the first frame with grey ones behind it if `image`,
+    vae: nn.Module, scenes: list[world.Scene], frames: int, size: int, *, first_only: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Float16: latents (clips, 16, t, h, w), of the first frame with grey ones behind it if `first_only`,
     and what share of each token a shape covers (clips, 1, t, h, w)."""
     drawn, covers = zip(*(draw_parts(scene, frames, size, size) for scene in scenes), strict=True)
-    device = next(vae.parameters()).device
-    x = torch.stack(drawn).to(device, torch.bfloat16)
+    x = torch.stack(drawn).to(next(vae.parameters()).device, torch.bfloat16)
+    if first_only:
+        x[:, :, 1:] = 0
     x = x.contiguous(memory_format=torch.channels_last_3d)
     latents = vae._encode(x).chunk(2, dim=1)[0].half().cpu()
-    found = {
-        "latents": latents,
-        "covers": F.adaptive_max_pool3d(torch.stack(covers), latents.shape[2:]).half(),
-    }
+    return latents, F.adaptive_max_pool3d(torch.stack(covers), latents.shape[2:]).half()
+
+
+def encode_all(
+    vae: nn.Module,
+    scenes: list[world.Scene],
+    frames: int,
+    size: int,
+    rng: random.Random,
+    *,
+    image: bool,
+) -> dict[str, Tensor]:
+    """Latents and covers; those of the given images if `image`, otherwise twins of every second clip."""
+    latents, covers = encode(vae, scenes, frames, size)
     if image:
-        x[:, :, 1:] = 0
-        found["images"] = vae._encode(x).chunk(2, dim=1)[0].half().cpu()
-    return found
+        images, _ = encode(vae, scenes, frames, size, first_only=True)
+        return {"latents": latents, "covers": covers, "images": images}
+    others = [world.with_another_outline(scene, rng) for scene in scenes[::2]]
+    twins, theirs = encode(vae, others, frames, size)
+    covers[::2] = torch.maximum(covers[::2], theirs)
+    return {"latents": latents, "covers": covers, "twins": twins}
 
 
 def cache(
@@ -68,17 +87,19 @@ def cache(
 ) -> dict:
     """`count` clips, or as many as `seconds` of work bring; those with `image` can begin with a given one."""
     name = f"latents-{frames}x{size}" + ("-image" if image else "")
+    keys = ("latents", "covers", "images" if image else "twins")
     state = run.load(name) or {}
-    keys = ("latents", "covers", *(["images"] if image else []))
+    if not state.keys() >= set(keys):  # of an earlier recipe
+        state = {}
     tensors = {key: list(state.get(key, ())) for key in keys}
     captions = list(state.get("captions", ()))
     known, begin = len(captions), run.now()
     rng = random.Random(f"{run.seed}-{name}-{known}")
-    batch = max(2, 8 * 64 * 64 * 17 // (frames * size * size))
+    batch = 2 * max(1, 4 * 64 * 64 * 17 // (frames * size * size))
     vae = copy.deepcopy(vae).bfloat16()  # up to four times as fast on a CPU, latents within 0.4 %
     while len(captions) < count and (run.now() - begin < seconds or len(captions) < LEAST):
         scenes = [world.random_scene(rng) for _ in range(batch)]
-        for key, more in encode(vae, scenes, frames, size, image=image).items():
+        for key, more in encode_all(vae, scenes, frames, size, rng, image=image).items():
             tensors[key] += more.unbind()
         captions += [[world.caption(scene, rng)[0] for _ in range(CAPTIONS)] for scene in scenes]
     found = {**{key: torch.stack(each) for key, each in tensors.items()}, "captions": captions}
@@ -90,7 +111,7 @@ def cache(
 
 
 def sampler(found: dict, statistics: dict, embedding: Callable, device: torch.device) -> Callable:
-    """A function of the batch size that draws (latents, covers, text embeddings) on the device."""
+    """A function of the batch size that draws a `Batch` on the device."""
     mean, std = (statistics[key].view(1, -1, 1, 1, 1) for key in ("mean", "std"))
     texts = [embedding([pair[i] for pair in found["captions"]]).cpu() for i in range(CAPTIONS)]
     empty = embedding([""])[0].cpu()
@@ -98,15 +119,22 @@ def sampler(found: dict, statistics: dict, embedding: Callable, device: torch.de
     def sample(batch: int) -> Batch:
         pick = torch.randint(len(found["latents"]), (batch,))
         text = texts[int(torch.randint(CAPTIONS, ()))][pick].clone()
-        text[torch.rand(batch) < DROPOUT] = empty
+        untold = torch.rand(batch) < DROPOUT
+        text[untold] = empty
         latents, condition = (found["latents"][pick].float() - mean) / std, None
+        shown = latents
+        if "twins" in found:
+            twins = (found["twins"][pick // 2].float() - mean) / std
+            some = LEAST_SHOWN + (1 - LEAST_SHOWN) * torch.rand(batch)
+            some *= (pick % 2 == 0) & ~untold & (torch.rand(batch) < CONTRADICTED)
+            shown = torch.lerp(latents, twins, some.view(-1, 1, 1, 1, 1))
         if "images" in found:
             images = (found["images"][pick].float() - mean) / std
             masks = torch.zeros_like(images[:, :MASKS])
             masks[:, :, 0] = 1
             condition = torch.cat([masks, images], dim=1).to(device)
         covers = found["covers"][pick].float()
-        return Batch(latents.to(device), covers.to(device), text.to(device), condition)
+        return Batch(*(x.to(device) for x in (latents, shown, covers, text)), condition)
 
     return sample
 

@@ -21,6 +21,9 @@ STAGES = [
 ]  # fmt: skip
 # Shifts of the noise levels: a render takes a quarter of its steps above 0.9, where it is decided what is where.
 NOISY, FINE, SHARE_NOISY = 5.0, 1.5, 0.75
+# and of clips that show another outline than their caption says: below the least it can't be mended any more,
+# and above the greatest it can't be seen
+CONTRADICTED, LEAST, GREATEST = 2.5, 0.45, 0.97
 FOREGROUND = 4.0  # how much more a token counts that a shape covers
 # clips that begin with a given image, for the transformer of image-to-video
 IMAGE_STAGES = [(0.7, [(24, 17, 64, 3000)]), (0.3, [(8, 33, 128, 500), (10, 33, 96, 500)])]
@@ -39,17 +42,19 @@ def shapes_of_stages() -> list[tuple[int, int, int]]:
 def flow_loss(
     transformer: nn.Module,
     latents: Tensor,
+    shown: Tensor,
     covers: Tensor,
     text: Tensor,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """Flow matching (arXiv 2210.02747): predict noise minus data on the straight line between them."""
-    sigma = torch.randn(len(latents), device=latents.device).sigmoid()
-    shift = torch.where(torch.rand_like(sigma) < SHARE_NOISY, NOISY, FINE)
-    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    """Flow matching (arXiv 2210.02747): from what is shown under noise, the straight line to the latents.
+
+    Where both are the same, that is noise minus data. Where another outline is shown, it teaches to trust the
+    caption more than what was begun: in a render the first steps may have begun the wrong one.
+    """
+    sigma = noise_levels((shown != latents).flatten(1).any(1))
     s = sigma.view(-1, 1, 1, 1, 1)
-    noise = torch.randn_like(latents)
-    noisy = (1 - s) * latents + s * noise
+    noisy = (1 - s) * shown + s * torch.randn_like(latents)
     with torch.autocast(latents.device.type, torch.bfloat16):
         flow = transformer(
             hidden_states=noisy if condition is None else torch.cat([noisy, condition], dim=1),
@@ -58,8 +63,17 @@ def flow_loss(
             return_dict=False,
         )[0]
     weights = 1 + (FOREGROUND - 1) * covers
-    error = (flow.float() - (noise - latents)).square()
+    error = (flow.float() - (noisy - latents) / s).square()
     return (error * weights / weights.mean((2, 3, 4), keepdim=True)).mean()
+
+
+def noise_levels(contradicted: Tensor) -> Tensor:
+    """One in (0, 1) for each of (clips,), and nearer to the middle where the clip is contradicted."""
+    sigma = torch.randn(len(contradicted), device=contradicted.device).sigmoid()
+    shift = torch.where(torch.rand_like(sigma) < SHARE_NOISY, NOISY, FINE)
+    shift = torch.where(contradicted, CONTRADICTED, shift)
+    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    return torch.where(contradicted, sigma.clamp(LEAST, GREATEST), sigma)
 
 
 def train_transformer(

@@ -6,7 +6,7 @@ fractions of the shorter side of the frame, and a motion always takes the whole 
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring")
 SIZES = {"small": 0.16, "large": 0.25}  # radius
@@ -100,6 +100,15 @@ def random_scene(rng: random.Random, *, held_out: bool = False, subjects: int = 
         rng.choice(PANS) if style in ("striped", "checkered", "dotted") and rng.random() < 0.3 else None,
         rng.random(),
     )  # fmt: skip
+
+
+def with_another_outline(scene: Scene, rng: random.Random) -> Scene:
+    """The same scene, but its first shape is another one."""
+    subject, *rest = scene.subjects
+    others = [shape for shape in SHAPES if shape != subject.shape]
+    if subject.motion == "spinning":
+        others = [shape for shape in others if shape not in ROUND]
+    return replace(scene, subjects=(replace(subject, shape=rng.choice(others)), *rest))
 
 
 def held_out(number: int, subjects: int = 1) -> tuple[str, "Named", Scene]:

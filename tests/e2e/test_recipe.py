@@ -58,7 +58,7 @@ def test_the_transformer_learns_a_batch(recipe):
     text = torch.randn(2, 32, recipe("parts").TEXT_WIDTH)
     first, last = learned(
         recipe("optimiser").Optimizer(transformer, training.RATE),
-        lambda: training.flow_loss(transformer, latents, covers, text),
+        lambda: training.flow_loss(transformer, latents, latents, covers, text),
     )
     assert last < 0.8 * first
 
@@ -86,6 +86,58 @@ def test_a_run_keeps_its_first_normalisation_when_its_cache_grows(recipe, tmp_pa
     again = recipe("latents").statistics_of(run, more)
     assert all(torch.equal(known[key], again[key]) for key in ("mean", "std"))
     assert known["mean"].abs().max() < 5
+
+
+def test_a_clip_whose_caption_is_told_may_show_another_outline_and_no_other_does(recipe):
+    latents = recipe("latents")
+    found = {
+        "latents": torch.zeros(8, 16, 1, 2, 2),
+        "twins": torch.ones(4, 16, 1, 2, 2),
+        "covers": torch.zeros(8, 1, 1, 2, 2),
+        "captions": [[f"{number}", f"{number}"] for number in range(8)],
+    }
+    statistics = {"mean": torch.zeros(16), "std": torch.ones(16)}
+
+    def embedding(texts):  # the number of the clip, and -1 for no caption
+        return torch.tensor([float(text or -1) for text in texts]).view(-1, 1, 1)
+
+    torch.manual_seed(0)
+    batch = latents.sampler(found, statistics, embedding, torch.device("cpu"))(400)
+    number, shown = batch.text.flatten(), batch.shown.flatten(1)
+    assert (shown == shown[:, :1]).all() and (batch.latents == 0).all()
+    contradicted = shown[:, 0] > 0
+    assert shown[contradicted].min() >= latents.LEAST_SHOWN and shown.max() <= 1
+    assert (number[contradicted] % 2 == 0).all() and (number[contradicted] >= 0).all()
+    told = (number % 2 == 0) & (number >= 0)
+    assert 0.65 < contradicted[told].float().mean() < 0.95
+
+
+def test_a_contradicted_clip_is_neither_nearly_clean_nor_all_noise(recipe):
+    training = recipe("train_transformer")
+    torch.manual_seed(0)
+    contradicted = torch.arange(2000) % 2 == 0
+    levels = training.noise_levels(contradicted)
+    assert levels[contradicted].min() >= training.LEAST
+    assert levels[contradicted].max() <= training.GREATEST
+    assert (
+        levels[~contradicted].min()
+        < training.LEAST
+        < training.GREATEST
+        < levels[~contradicted].max()
+    )
+
+
+def test_where_another_outline_is_shown_the_flow_leads_to_the_one_that_was_asked_for(recipe):
+    asked, shown = torch.randn(2, 16, 1, 2, 2), torch.randn(2, 16, 1, 2, 2)
+
+    def oracle(hidden_states, timestep, **_):
+        return ((hidden_states - asked) / (timestep / 1000).view(-1, 1, 1, 1, 1),)
+
+    training = recipe("train_transformer")
+    covers, text = torch.zeros(2, 1, 1, 2, 2), torch.zeros(2, 1, 1)
+    for evidence in (asked, shown):
+        assert training.flow_loss(oracle, asked, evidence, covers, text) < 1e-8
+    assert training.flow_loss(oracle, shown, asked, covers, text) > 0.1
 
 
 @pytest.fixture(scope="module")

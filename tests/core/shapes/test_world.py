@@ -1,6 +1,7 @@
 """Scenes and their words."""
 
 import random
+from dataclasses import replace
 
 from rainfusion_core.shapes import world
 
@@ -44,3 +45,15 @@ def test_as_many_shapes_are_drawn_as_are_asked_for():
     assert {len(scene.subjects) for scene in scenes(50, subjects=1)} == {1}
     assert {len(scene.subjects) for scene in scenes(50, subjects=2)} == {2}
     assert {len(scene.subjects) for scene in scenes()} == {1, 2}
+
+
+def test_the_same_scene_with_another_outline_differs_in_nothing_else():
+    rng = random.Random(3)
+    for _ in range(300):
+        scene = world.random_scene(rng)
+        other = world.with_another_outline(scene, rng)
+        (first, *rest), (changed, *same) = scene.subjects, other.subjects
+        assert first.shape != changed.shape and rest == same
+        assert replace(changed, shape=first.shape) == first
+        assert replace(other, subjects=scene.subjects) == scene
+        assert changed.motion != "spinning" or changed.shape not in world.ROUND
