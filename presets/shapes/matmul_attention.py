@@ -1,4 +1,4 @@
-"""Attention for training on a CPU without AMX: plain bf16 matrix products with a backward pass of their own."""
+"""Attention for training on a CPU: plain bf16 matrix products with a backward pass of their own."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,11 @@ from torch import Tensor
 
 
 class MatmulAttention(torch.autograd.Function):
-    """Attention as plain bf16 matrix products, a head at a time: in training on such a CPU some times faster
-    than the flash kernel there. (batch * heads, tokens, head_dim); weights are computed again for the backward pass."""
+    """Attention as plain bf16 matrix products, a head at a time; (batch * heads, tokens, head_dim).
+
+    In training on a CPU without AMX some times faster than torch's flash kernel; on one with AMX slower, but a
+    training with that kernel crashed there once. Weights are computed again for the backward pass.
+    """
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

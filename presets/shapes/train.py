@@ -30,8 +30,6 @@ from train_text import embed, train_text
 from train_transformer import Data, Sampler, shapes_of_stages, train_transformer
 from train_vae import train_vae
 
-from rainfusion_core.kernels.cpu_blocks import multiplies_tiles
-
 SHARES = {"text": 0.02, "vae": 0.16, "cache": 0.10, "transformer": 0.60, "transformer-image": 0.12}
 USUAL = (33, 128)  # frames and size of the preset's clip, whose latents are normalised
 WORTH_COMPILING = 10  # minutes; a graph for every shape of clip takes longer than a short run saves
@@ -80,7 +78,7 @@ def main() -> None:
             found, statistics, lambda texts: embed(tokenizer, encoder, texts), run.device
         )
 
-    if run.device.type == "cpu" and not multiplies_tiles():
+    if run.device.type == "cpu":
         transformer_wan.dispatch_attention_fn = matmul_attention
     torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
     trained = averaged(run, transformer, data, wide=wide, name="transformer")
