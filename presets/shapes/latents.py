@@ -15,8 +15,8 @@ from rainfusion_core.shapes.drawing import draw_parts
 
 DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 CAPTIONS = 2  # wordings kept a clip
-LEAST = 4  # clips that a cache holds however short the time is
-CONTRADICTED = 0.8  # share of the clips with a twin that show something of it
+FEWEST = 4  # clips that a cache holds however short the time is
+SHARE_CONTRADICTED = 0.8  # share of the clips with a twin that show something of it
 LEAST_SHOWN = 0.3  # of the twin
 
 MASKS = 4  # channels that tell the frames of a latent frame that are given
@@ -41,18 +41,17 @@ class Batch(NamedTuple):
 
 
 @torch.no_grad()
-def encode(
-    vae: nn.Module, scenes: list[world.Scene], frames: int, size: int, *, first_only: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Float16: latents (clips, 16, t, h, w), of the first frame with grey ones behind it if `first_only`,
-    and what share of each token a shape covers (clips, 1, t, h, w)."""
-    drawn, covers = zip(*(draw_parts(scene, frames, size, size) for scene in scenes), strict=True)
-    x = torch.stack(drawn).to(next(vae.parameters()).device, torch.bfloat16)
-    if first_only:
-        x[:, :, 1:] = 0
+def encode(vae: nn.Module, clips: Tensor) -> Tensor:
+    """Latents (clips, 16, t, h, w), float16, of clips (clips, 3, frames, height, width) in [-1, 1]."""
+    x = clips.to(next(vae.parameters()).device, torch.bfloat16)
     x = x.contiguous(memory_format=torch.channels_last_3d)
-    latents = vae._encode(x).chunk(2, dim=1)[0].half().cpu()
-    return latents, F.adaptive_max_pool3d(torch.stack(covers), latents.shape[2:]).half()
+    return vae._encode(x).chunk(2, dim=1)[0].half().cpu()
+
+
+def draw(scenes: list[world.Scene], frames: int, size: int) -> tuple[Tensor, Tensor]:
+    """Clips (clips, 3, frames, size, size), and the share of each pixel that a shape covers (clips, 1, ...)."""
+    clips, covers = zip(*(draw_parts(scene, frames, size, size) for scene in scenes), strict=True)
+    return torch.stack(clips), torch.stack(covers)
 
 
 def encode_all(
@@ -65,14 +64,18 @@ def encode_all(
     image: bool,
 ) -> dict[str, Tensor]:
     """Latents and covers; those of the given images if `image`, otherwise twins of every second clip."""
-    latents, covers = encode(vae, scenes, frames, size)
+    clips, covers = draw(scenes, frames, size)
+    found = {"latents": encode(vae, clips)}
     if image:
-        images, _ = encode(vae, scenes, frames, size, first_only=True)
-        return {"latents": latents, "covers": covers, "images": images}
-    others = [world.with_another_outline(scene, rng) for scene in scenes[::2]]
-    twins, theirs = encode(vae, others, frames, size)
-    covers[::2] = torch.maximum(covers[::2], theirs)
-    return {"latents": latents, "covers": covers, "twins": twins}
+        clips[:, :, 1:] = 0  # grey frames behind the first one
+        found["images"] = encode(vae, clips)
+    else:
+        others = [world.with_another_outline(scene, rng) for scene in scenes[::2]]
+        twins, theirs = draw(others, frames, size)
+        covers[::2] = torch.maximum(covers[::2], theirs)
+        found["twins"] = encode(vae, twins)
+    found["covers"] = F.adaptive_max_pool3d(covers, found["latents"].shape[2:]).half()
+    return found
 
 
 def cache(
@@ -97,7 +100,7 @@ def cache(
     rng = random.Random(f"{run.seed}-{name}-{known}")
     batch = 2 * max(1, 4 * 64 * 64 * 17 // (frames * size * size))
     vae = copy.deepcopy(vae).bfloat16()  # up to four times as fast on a CPU, latents within 0.4 %
-    while len(captions) < count and (run.now() - begin < seconds or len(captions) < LEAST):
+    while len(captions) < count and (run.now() - begin < seconds or len(captions) < FEWEST):
         scenes = [world.random_scene(rng) for _ in range(batch)]
         for key, more in encode_all(vae, scenes, frames, size, rng, image=image).items():
             tensors[key] += more.unbind()
@@ -126,7 +129,7 @@ def sampler(found: dict, statistics: dict, embedding: Callable, device: torch.de
         if "twins" in found:
             twins = (found["twins"][pick // 2].float() - mean) / std
             some = LEAST_SHOWN + (1 - LEAST_SHOWN) * torch.rand(batch)
-            some *= (pick % 2 == 0) & ~untold & (torch.rand(batch) < CONTRADICTED)
+            some *= (pick % 2 == 0) & ~untold & (torch.rand(batch) < SHARE_CONTRADICTED)
             shown = torch.lerp(latents, twins, some.view(-1, 1, 1, 1, 1))
         if "images" in found:
             images = (found["images"][pick].float() - mean) / std
