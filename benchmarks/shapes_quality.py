@@ -133,6 +133,7 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         "image_to_video": given.image,
         "dense_steps": given.dense_steps,
         "dense_layers": given.dense_layers,
+        "block_size": preset.sparse.block_size,
         "clip": {key: first[key] for key in ("width", "height", "frames", "steps", "guidance")},
         "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
         "agreement": {

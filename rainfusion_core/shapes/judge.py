@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -213,6 +214,7 @@ def _overlap(shape: str, mask: Tensor, xs: Tensor, ys: Tensor) -> float:
     return float(((drawn & mask).sum((-1, -2)) / union).max())
 
 
+@cache
 def unit_area(shape: str) -> float:
     """Area of a shape of radius 1."""
     axis = torch.linspace(-1.3, 1.3, 131)
