@@ -1,7 +1,5 @@
 import pytest
 
-import rf_cli.console  # noqa: F401  (made within a test it would keep the test's COLUMNS)
-
 
 @pytest.fixture(autouse=True)
 def config_home(tmp_path_factory, monkeypatch):
