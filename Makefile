@@ -14,7 +14,7 @@ demo: setup  ## render with the embedded model, sparse, and print the tables
 	mkdir -p out
 	$(BIN)/rf generate "a large red circle moving right over a blue background" --seed 1 --sparsity 0.8 --output out/demo.mp4 --overwrite
 test: setup  ## everything that runs without a GPU
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 check: setup  ## read-only: lint, format, types
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy
 fix: setup  ## the same, but rewrite the files
