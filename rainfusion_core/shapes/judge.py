@@ -1,7 +1,7 @@
 """Says from decoded frames what a clip of `shapes` shows: backgrounds, and colour, form, motion and size of shapes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +16,7 @@ SHADES = (0.72, 1.28)  # a pattern makes a background's colour that much darker 
 STILL = 0.12  # a centroid that travels less, in frame widths or heights, does not move
 BENT = 0.11  # a path that leaves its straight line by more is no straight line
 SCALES = torch.tensor([0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5])
+LARGER = (0.5, 0.6, 0.7, 0.8, 0.9)  # an outline is seen in frames of which so many show it smaller
 SHIFTS = torch.tensor([-0.25, -0.1, 0.0, 0.1, 0.25])
 
 Seen = dict[str, str | int | None]
@@ -131,8 +132,9 @@ def _shape_seen(mask: Tensor, far: Tensor) -> dict[str, str | None]:
     if there.float().mean() < 0.3:
         return dict.fromkeys(["shape", "motion", "size"])
     motion = _motion(track, far)
-    frame = 0 if motion == "spinning" else int(track.area.argsort()[len(track.area) * 3 // 4])
-    shape, _ = _form(mask[frame])
+    by_area = track.area.argsort().tolist()
+    clearest = {by_area[int(share * len(by_area))] for share in LARGER}
+    shape = _form(mask[frame] for frame in ([0] if motion == "spinning" else clearest))
     return {"shape": shape, "motion": motion, "size": _size(track, shape)}
 
 
@@ -195,15 +197,17 @@ def _turns(track: _Track) -> bool:
     return least < 0.85
 
 
-def _form(mask: Tensor) -> tuple[str, float]:
-    """The shape that, drawn with about the same area around the same centroid, overlaps best."""
-    height, width = mask.shape
-    weight = mask.float() / mask.sum()
-    ys, xs = torch.arange(height).float()[:, None], torch.arange(width).float()[None]
-    y, x = ys - float((weight * ys).sum()), xs - float((weight * xs).sum())
-    found = {name: _overlap(name, mask, x, y) for name in world.SHAPES}
-    best = max(found, key=lambda name: found[name])
-    return best, found[best]
+def _form(masks: Iterable[Tensor]) -> str:
+    """The shape that, drawn with about the same area around the same centroid, overlaps best, all frames together."""
+    found = dict.fromkeys(world.SHAPES, 0.0)
+    for mask in masks:
+        height, width = mask.shape
+        weight = mask.float() / mask.sum()
+        ys, xs = torch.arange(height).float()[:, None], torch.arange(width).float()[None]
+        y, x = ys - float((weight * ys).sum()), xs - float((weight * xs).sum())
+        for name in found:
+            found[name] += _overlap(name, mask, x, y)
+    return max(found, key=lambda name: found[name])
 
 
 def _overlap(shape: str, mask: Tensor, xs: Tensor, ys: Tensor) -> float:

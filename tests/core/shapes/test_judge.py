@@ -39,6 +39,12 @@ def test_every_shape_and_size_is_told_from_the_others(shape, size):
     assert (seen["shape0"], seen["size0"]) == (shape, size)
 
 
+def test_a_few_frames_with_another_outline_do_not_decide():
+    clip, circle = (drawn(one(shape=shape)) for shape in ("star", "circle"))
+    clip[2:7] = circle[2:7]  # larger than the star, and 5 of 17
+    assert judge(clip)["shape0"] == "star"
+
+
 @pytest.mark.parametrize("style", world.TWO_COLOURED)
 def test_both_colours_of_a_background_are_seen(style):
     seen = judge(drawn(one(background="green", second="yellow", style=style)))
