@@ -98,6 +98,7 @@ def _sparse(preset: Preset) -> Iterator[Fact]:
     text = f"first {sparse.dense_steps:g}{last}{layers}"
     yield "first frame", ", ".join(tables.first_frame(_first_frame(preset))), "docs/evidence.md"
     yield "block size", f"{sparse.block_size} tokens", preset.source("sparse.block_size")
+    yield "correction", sparse.correction, preset.source("sparse.correction")
     yield "dense steps", text, preset.source("sparse.dense_steps")
 
 

@@ -81,7 +81,8 @@ def ablate(
         for each in sizes
     }  # fmt: skip
     base = sparse_config(preset, dense_steps=None, dense_layers=None)
-    base = replace(base, block_size=SparseConfig().block_size)  # blocks of 64 are asked about too
+    usual = SparseConfig()  # where every method begins; smaller blocks are asked about too
+    base = replace(base, block_size=usual.block_size, correction=usual.correction)
     entries = ablate_plan.entries(scale, base, method)
     first = every[sizes[0]][0]
     source = source_of(preset, dtype=dtype, device=device, size=(first.width, first.height))

@@ -122,6 +122,7 @@ class Sparse(Table):
     dense_last_steps: float = 0
     dense_layers: tuple[int, ...] = ()
     block_size: int = 128
+    correction: str = "none"
 
     @model_validator(mode="after")
     def _accepted(self) -> "Sparse":
