@@ -134,6 +134,7 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         "dense_steps": given.dense_steps,
         "dense_layers": given.dense_layers,
         "block_size": preset.sparse.block_size,
+        "correction": preset.sparse.correction,
         "clip": {key: first[key] for key in ("width", "height", "frames", "steps", "guidance")},
         "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
         "agreement": {

@@ -7,7 +7,7 @@ from huggingface_hub import constants
 
 from rainfusion_core.errors import ConfigError, ModelUnavailable
 from rf_cli import presets
-from rf_cli.requests import architecture_of, layers_of
+from rf_cli.requests import architecture_of, layers_of, sparse_config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -17,6 +17,12 @@ def test_the_preset_of_the_embedded_model_is_its_folder():
     folder = architecture_of(preset).settings()
     told = architecture_of(preset.model_copy(update={"model": presets.load("wan2.1").model}))
     assert {key: folder[key] for key in told.config} == told.config
+
+
+def test_what_is_given_wins_over_the_preset():
+    preset, unasked = presets.load("shapes"), {"dense_steps": None, "dense_layers": None}
+    assert sparse_config(preset, **unasked, correction=None).correction == "pooled"
+    assert sparse_config(preset, **unasked, correction="none").correction == "none"
 
 
 @pytest.mark.parametrize(
