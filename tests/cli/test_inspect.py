@@ -50,8 +50,8 @@ def test_every_head_of_every_step_has_a_type_and_a_recall(looked):
 
 
 def test_the_first_frame_is_said_to_be_no_sink_where_it_is_large(looked):
-    # of 5 frames of 64 tokens, in blocks of 64: one of two blocks
-    assert looked[1]["first_frame"] == {"sink": False, "blocks": 1, "row_blocks": 2}
+    # of 5 frames of 64 tokens, in blocks of 32: two of four blocks
+    assert looked[1]["first_frame"] == {"sink": False, "blocks": 2, "row_blocks": 4}
 
 
 def test_the_brightest_of_a_row_is_its_greatest_mass():

@@ -66,7 +66,7 @@ def test_every_value_that_is_shown_has_its_source(name):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("shapes", "no sink, it would be 4 of 12 key blocks that a query block keeps"),
+        ("shapes", "no sink, it would be 8 of 23 key blocks that a query block keeps"),
         ("wan2.1-1.3b", "sink, 13 of 65 key blocks that a query block keeps"),
         ("flux-dev", "no sink, an image has none"),
     ],
