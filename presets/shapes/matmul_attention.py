@@ -9,8 +9,8 @@ from torch import Tensor
 class MatmulAttention(torch.autograd.Function):
     """Attention as plain bf16 matrix products, a head at a time; (batch * heads, tokens, head_dim).
 
-    In training on a CPU without AMX some times faster than torch's flash kernel; on one with AMX slower, but that
-    kernel is suspected of rare crashes in its backward pass there. Weights are computed again for the backward pass.
+    In training on a CPU without AMX some times faster than torch's flash kernel; with AMX `tile_attention` takes most
+    of it. Weights are computed again for the backward pass.
     """
 
     @staticmethod

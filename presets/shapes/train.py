@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from diffusers.models.transformers import transformer_wan
 from latents import cache, sampler, statistics_of
-from matmul_attention import matmul_attention
 from parts import (
     build_text_encoder,
     build_tokenizer,
@@ -25,6 +24,7 @@ from parts import (
     write_pipeline,
 )
 from run import Run, start_from
+from tile_attention import tile_attention
 from torch import nn
 from train_text import embed, train_text
 from train_transformer import Data, Sampler, shapes_of_stages, train_transformer
@@ -79,7 +79,7 @@ def main() -> None:
         )
 
     if run.device.type == "cpu":
-        transformer_wan.dispatch_attention_fn = matmul_attention
+        transformer_wan.dispatch_attention_fn = tile_attention
     torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
     trained = averaged(run, transformer, data, wide=wide, name="transformer")
     beginning = partial(data, image=True)

@@ -51,6 +51,31 @@ def test_the_vae_learns_a_batch(recipe):
     assert last < 0.7 * first
 
 
+@pytest.mark.parametrize(("batch", "heads", "tokens"), [(1, 3, 640), (3, 3, 384), (1, 1, 128)])
+@pytest.mark.parametrize(("name", "bound"), [("tile_attention", 0.01), ("matmul_attention", 0.03)])
+def test_attention_for_training_has_the_gradients_of_softmax_attention(
+    recipe, name, bound, batch, heads, tokens
+):
+    module = recipe(name)
+    if name == "tile_attention" and module.library() is None:
+        pytest.skip("a CPU without AMX, or no C compiler")
+    numbers = [torch.randn(batch, tokens, heads, 64).bfloat16() for _ in "qkvg"]
+    numbers[0] *= 3  # so that few keys have most of the attention
+
+    def gradients(attend, dtype):
+        q, k, v, d_out = (x.detach().to(dtype, copy=True).requires_grad_() for x in numbers)
+        attend(q, k, v).backward(d_out)
+        return [x.grad.double() for x in (q, k, v)]
+
+    def exact(q, k, v):
+        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+
+    found = gradients(getattr(module, name), torch.bfloat16)
+    for own, true in zip(found, gradients(exact, torch.float64), strict=True):
+        assert (own - true).norm() < bound * true.norm()
+
+
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_the_transformer_learns_a_batch(recipe):
     transformer, training = recipe("parts").build_transformer(), recipe("train_transformer")
