@@ -11,7 +11,7 @@ import torch
 
 from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavailable
 from rainfusion_core.loading import options as load_options
-from rainfusion_core.loading import quantization, schedulers
+from rainfusion_core.loading import positions, quantization, schedulers
 from rainfusion_core.loading.options import Classes, LoadOptions
 from rainfusion_core.loading.quiet import quiet
 from rainfusion_core.loading.random_weights import transformer_class
@@ -36,6 +36,8 @@ class ModelSource:
         scheduler: class of diffusers that replaces the repository's, and what differs from the
             settings of that one.
         flow_shift: of the scheduler; None keeps the repository's.
+        trained_grid: (frames, height, width) in tokens that the transformer was trained on; positions
+            of larger ones are interpolated. None takes every grid as it is.
         classes: what the pipeline is made of, as far as it is known without its index file;
             its `pipeline` is the class that is loaded.
         transformer: folder of the transformer in the location; another than "transformer" where one
@@ -52,6 +54,7 @@ class ModelSource:
     variant: str | None = None
     scheduler: tuple[str, Mapping[str, Any]] | None = None
     flow_shift: float | None = None
+    trained_grid: positions.Grid | None = None
     classes: Classes | None = None
     transformer: str = TRANSFORMER
     options: LoadOptions = field(default_factory=LoadOptions)
@@ -194,6 +197,10 @@ def load(source: ModelSource) -> Any:
         pipeline.scheduler = getattr(diffusers, name).from_config(settings)
     if source.flow_shift is not None:
         schedulers.set_shift(pipeline, source.flow_shift)
+    if source.trained_grid is not None:
+        for name in ("transformer", "transformer_2"):
+            if getattr(pipeline, name, None) is not None:
+                positions.interpolate(getattr(pipeline, name), source.trained_grid)
     return load_options.prepare(pipeline, source.options, source.device)
 
 

@@ -51,6 +51,10 @@ def _weights(preset: Preset, fetch: str | None) -> Iterator[Fact]:
         f"{tables.weights_gib(preset):.2f} GiB (estimate, transformer alone)",
         "",
     )
+    if model.trained_grid:
+        grid = "x".join(map(str, model.trained_grid))
+        text = f"{grid} tokens; positions of larger grids are interpolated"
+        yield "trained on", text, preset.source("model.trained_grid")
     if preset.memory:
         yield "memory", preset.memory, preset.source("memory")
     if model.vae_tiling:

@@ -8,6 +8,7 @@ from rainfusion_core.shapes import world
 
 TEXT_TOKENS = 32  # longest prompt; the preset passes it as max_sequence_length
 TEXT_WIDTH = 96
+TRAINED_GRID = (9, 16, 16)  # 33 frames of 128x128 in tokens; the preset says so too
 IMAGE_FOLDER = "transformer-image"  # weights of image-to-video, beside those of text-to-video
 
 

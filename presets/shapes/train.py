@@ -16,6 +16,7 @@ import torch
 from diffusers.models.transformers import transformer_wan
 from latents import cache, sampler, statistics_of
 from parts import (
+    TRAINED_GRID,
     build_text_encoder,
     build_tokenizer,
     build_transformer,
@@ -29,6 +30,8 @@ from torch import nn
 from train_text import embed, train_text
 from train_transformer import Data, Sampler, shapes_of_stages, train_transformer
 from train_vae import train_vae
+
+from rainfusion_core.loading.positions import interpolate
 
 SHARES = {"text": 0.02, "vae": 0.16, "cache": 0.10, "transformer": 0.60, "transformer-image": 0.12}
 USUAL = (33, 128)  # frames and size of the preset's clip, whose latents are normalised
@@ -90,6 +93,7 @@ def main() -> None:
 def averaged(run: Run, transformer: nn.Module, data: Data, *, wide: int, name: str) -> nn.Module:
     """Train it, and return the moving average of its weights."""
     transformer = transformer.to(run.device)
+    interpolate(transformer, TRAINED_GRID)  # no loss tells a larger clip from a wider one
     ema = copy.deepcopy(transformer).requires_grad_(False)
     if run.minutes >= WORTH_COMPILING:
         transformer.compile_repeated_blocks(dynamic=False)

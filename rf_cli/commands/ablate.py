@@ -159,7 +159,7 @@ def _measure(
     facts = {
         "model": preset.name, "location": preset.model.location, "revision": source.revision,
         "weights": compare_folder.fingerprint(source.folder), "dtype": source.dtype,
-        "flow_shift": source.flow_shift,
+        "flow_shift": source.flow_shift, "trained_grid": list(source.trained_grid or ()),
     }  # fmt: skip
     ablation = ablate_run.Ablation(
         output, plan, load=lambda: load(source), facts=facts, perceptual=perceptual

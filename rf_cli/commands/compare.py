@@ -177,6 +177,7 @@ def _render(
         "model": preset.name, "location": source.location, "revision": source.revision,
         "weights": compare_folder.fingerprint(source.folder), "dtype": source.dtype,
         "component_dtypes": dict(source.component_dtypes), "flow_shift": source.flow_shift,
+        "trained_grid": source.trained_grid,
         **load_options.settings(source.options),
     }  # fmt: skip
     folder = compare_folder.CompareFolder(

@@ -37,6 +37,8 @@ class Model(Table):
         requires: packages that the pipeline needs and rf does not bring.
         transformers: task -> folder of its transformer, where one pipeline holds several.
         vae_tiling: decode in tiles from the start, where whole frames take too much memory.
+        trained_grid: frames, height and width in tokens that the transformer was trained on; positions
+            of larger grids are interpolated.
     """
 
     location: str
@@ -48,6 +50,7 @@ class Model(Table):
     requires: list[str] = Field(default_factory=list)
     transformers: dict[Task, str] = Field(default_factory=dict)
     vae_tiling: bool = False
+    trained_grid: tuple[AtLeastOne, AtLeastOne, AtLeastOne] | None = None
 
 
 class Component(Table):

@@ -7,7 +7,7 @@ from huggingface_hub import constants
 
 from rainfusion_core.errors import ConfigError, ModelUnavailable
 from rf_cli import presets
-from rf_cli.requests import architecture_of, layers_of, sparse_config
+from rf_cli.requests import architecture_of, layers_of, source_of, sparse_config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,6 +23,12 @@ def test_what_is_given_wins_over_the_preset():
     preset, unasked = presets.load("shapes"), {"dense_steps": None, "dense_layers": None}
     assert sparse_config(preset, **unasked, correction=None).correction == "pooled"
     assert sparse_config(preset, **unasked, correction="none").correction == "none"
+
+
+@pytest.mark.parametrize(("name", "grid"), [("shapes", (9, 16, 16)), ("wan2.1", None)])
+def test_the_grid_that_a_model_was_trained_on_is_its_presets(name, grid):
+    source = source_of(presets.load(name), dtype="float32", device="cpu")
+    assert source.trained_grid == grid
 
 
 @pytest.mark.parametrize(

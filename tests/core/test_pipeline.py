@@ -5,6 +5,7 @@ import torch
 
 from rainfusion_core.errors import ConfigError, KernelUnavailable, ModelUnavailable
 from rainfusion_core.loading.options import Classes, LoadOptions
+from rainfusion_core.loading.positions import InterpolatedRotary
 from rainfusion_core.pipeline import (
     ModelSource,
     check,
@@ -36,6 +37,18 @@ def test_components_have_the_dtypes_asked_for(folder):
     loaded = load(source)
     assert loaded.transformer.dtype == torch.bfloat16 and loaded.vae.dtype == torch.float32
     assert loaded.scheduler.config.flow_shift == 5.0
+
+
+def test_positions_are_interpolated_beyond_the_trained_grid_in_every_transformer(tmp_path):
+    pipelines.wan(two_stages=True).save_pretrained(tmp_path)
+    source = ModelSource(location=str(tmp_path))
+    plain, whole, half = (  # a render of 17 frames of 64x96 is a grid of 5 x 4 x 6
+        pipelines.run(load(replace(source, trained_grid=grid)))
+        for grid in (None, (5, 4, 6), (5, 2, 3))
+    )
+    assert torch.equal(whole, plain) and not torch.allclose(half, plain)
+    stages = load(replace(source, trained_grid=(5, 4, 6)))
+    assert type(stages.transformer_2.rope) is type(stages.transformer.rope) is InterpolatedRotary
 
 
 def test_a_scheduler_replaces_the_repositorys_and_keeps_its_settings(folder):

@@ -30,6 +30,10 @@ def recipe(monkeypatch):
         sys.modules.pop(name, None)
 
 
+def test_the_recipe_trains_on_the_positions_that_the_preset_renders_with(recipe):
+    assert presets.load("shapes").model.trained_grid == recipe("parts").TRAINED_GRID
+
+
 def learned(optimizer, loss_of):
     """Loss before and after a few steps on the same batch."""
     losses = []
