@@ -33,7 +33,7 @@ class InterpolatedRotary(nn.Module):
             size // patch for size, patch in zip(latents.shape[2:], rotary.patch_size, strict=True)
         ]
         if all(size <= trained for size, trained in zip(grid, self.trained, strict=True)):
-            return rotary(latents)  # type: ignore[no-any-return]
+            return rotary(latents)
         frequencies = torch.atan2(rotary.freqs_sin[1], rotary.freqs_cos[1])  # angles of position 1
         widths = torch.tensor([rotary.t_dim, rotary.h_dim, rotary.w_dim])
         axis_of_channel = torch.arange(3).repeat_interleave(widths).to(frequencies.device)
