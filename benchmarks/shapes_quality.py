@@ -75,7 +75,10 @@ def measure(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
         missing = {s for s in given.sparsity if cells.get(keys[s]) is None}
         if not missing:
             continue
-        pipeline = pipeline or load(source_of(preset, dtype="auto", device="auto", task=pair.task))
+        size = pair.clip.width, pair.clip.height  # decides about the shift of the schedule
+        pipeline = pipeline or load(
+            source_of(preset, dtype="auto", device="auto", size=size, task=pair.task)
+        )
         cells.put(key_of(pair.clip, DRAWN), {"found": judge.agreement(pair.named, pair.truth)})
         dense = None
         for sparsity in sorted({0.0, *missing}):
@@ -143,10 +146,14 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
             **{arm: dict(shares(found, dense)) for arm, found in sparse.items()},
         },
         "psnr_to_dense": {
-            arm: quantiles((cell["psnr"] for cell in found if cell), n=4)
+            arm: quartiles([cell["psnr"] for cell in found if cell])
             for arm, found in sparse.items()
         },
     }
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return quantiles(values, n=4) if len(values) > 1 else values * 3
 
 
 def shares(
@@ -182,6 +189,8 @@ def _cell(value: dict[str, Any]) -> str:
     if "to_dense" not in value:
         return text
     mean, (low, high) = value["to_dense"]["mean"], value["to_dense"]["interval"]
+    if low is None:  # of a single pair
+        return f"{text}; {100 * mean:+.1f}"
     return f"{text}; {100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
