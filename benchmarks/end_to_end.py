@@ -98,12 +98,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
     preset = presets.resolve(arguments.model)
-    source = source_of(preset, dtype=arguments.dtype, device="auto")
-    pipeline = load(source)
     clip = clip_of(
         preset, PROMPT, size=arguments.size, frames=arguments.frames, steps=arguments.steps,
         guidance=None, negative=None, seed=1,
     )  # fmt: skip
+    size = clip.width, clip.height  # decides about the shift of the schedule
+    source = source_of(preset, dtype=arguments.dtype, device="auto", size=size)
+    pipeline = load(source)
     settings = preset.sparse.model_dump()
     configs = {
         "dense": SparseConfig(**{**settings, "sparsity": 0.0}),

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 
 from rainfusion_core import SparseConfig  # noqa: E402
+from rainfusion_core.errors import ConfigError  # noqa: E402
 from rainfusion_core.metrics import psnr  # noqa: E402
 from rainfusion_core.pipeline import load  # noqa: E402
 from rainfusion_core.render import Clip, render  # noqa: E402
@@ -124,7 +125,10 @@ def summary(cells: Cells, given: argparse.Namespace, preset: presets.Preset) -> 
 
     def arm(which: float | str) -> list[dict | None]:
         known = which if which == DRAWN else config_of(preset, given, which)
-        return [cells.get(key_of(clip, known)) for clip in clips]
+        found = [cells.get(key_of(clip, known)) for clip in clips]
+        if not any(found):
+            raise ConfigError(f"{given.cells} holds none of these pairs for the arm {which}")
+        return found
 
     sparse = {f"{s:g}": arm(s) for s in given.sparsity if s}
     dense, drawn = arm(0.0), arm(DRAWN)
@@ -234,7 +238,10 @@ def main() -> None:
     cells = Cells(given.cells)
     if not given.known:
         measure(cells, given, preset)
-    found = summary(cells, given, preset)
+    try:
+        found = summary(cells, given, preset)
+    except ConfigError as error:
+        parser.error(f"{error}; without --known they are rendered")
     print(table(found))
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
