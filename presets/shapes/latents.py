@@ -18,6 +18,13 @@ CAPTIONS = 2  # wordings kept a clip
 FEWEST = 4  # clips that a cache holds however short the time is
 SHARE_CONTRADICTED = 0.8  # share of the clips with a twin that show something of it
 LEAST_SHOWN = 0.3  # of the twin
+SHARE_MOVED = (
+    0.25  # share of the twins of clips that have another motion instead of another outline
+)
+# what renders get wrong most often, and how many of the other scenes are kept where these are preferred
+HARD_SHAPES = ("ring", "star", "square")
+HARD_MOTIONS = ("fading", "bouncing", "orbiting", "spinning", "shrinking")
+SHARE_EASY = 0.25
 
 MASKS = 4  # channels that tell the frames of a latent frame that are given
 
@@ -27,7 +34,7 @@ class Batch(NamedTuple):
 
     Attributes:
         shown: (clips, 16, t, h, w), what the noisy clip is made of: the latents, or those of the same scene
-            with another outline than the caption says.
+            with another outline or motion than the caption says.
         covers: (clips, 1, t, h, w), what share of each token a shape covers, in either.
         condition: (clips, 20, t, h, w) of a clip that begins with a given image, as WanImageToVideoPipeline
             makes it: masks, and latents of the image with grey frames behind it.
@@ -54,6 +61,25 @@ def draw(scenes: list[world.Scene], frames: int, size: int) -> tuple[Tensor, Ten
     return torch.stack(clips), torch.stack(covers)
 
 
+def is_hard(scene: world.Scene, frames: int) -> bool:
+    subject = scene.subjects[0]
+    return subject.shape in HARD_SHAPES or (frames > 1 and subject.motion in HARD_MOTIONS)
+
+
+def hard_scene(frames: int, rng: random.Random) -> world.Scene:
+    """A scene to train on; `SHARE_EASY` of those that are not hard are drawn."""
+    while True:
+        scene = world.random_scene(rng)
+        if is_hard(scene, frames) or rng.random() < SHARE_EASY:
+            return scene
+
+
+def twin(scene: world.Scene, frames: int, rng: random.Random) -> world.Scene:
+    if frames > 1 and rng.random() < SHARE_MOVED:
+        return world.with_another_motion(scene, rng)
+    return world.with_another_outline(scene, rng)
+
+
 def encode_all(
     vae: nn.Module,
     scenes: list[world.Scene],
@@ -70,7 +96,7 @@ def encode_all(
         clips[:, :, 1:] = 0  # grey frames behind the first one
         found["images"] = encode(vae, clips)
     else:
-        others = [world.with_another_outline(scene, rng) for scene in scenes[::2]]
+        others = [twin(scene, frames, rng) for scene in scenes[::2]]
         twins, theirs = draw(others, frames, size)
         covers[::2] = torch.maximum(covers[::2], theirs)
         found["twins"] = encode(vae, twins)
@@ -87,9 +113,10 @@ def cache(
     seconds: float,
     *,
     image: bool = False,
+    hard: bool = False,
 ) -> dict:
     """`count` clips, or as many as `seconds` of work bring; those with `image` can begin with a given one."""
-    name = f"latents-{frames}x{size}" + ("-image" if image else "")
+    name = f"latents-{frames}x{size}" + ("-image" if image else "") + ("-hard" if hard else "")
     keys = ("latents", "covers", "images" if image else "twins")
     state = run.load(name) or {}
     if not state.keys() >= set(keys):  # of an earlier recipe
@@ -101,7 +128,9 @@ def cache(
     batch = 2 * max(1, 4 * 64 * 64 * 17 // (frames * size * size))
     vae = copy.deepcopy(vae).bfloat16()  # up to four times as fast on a CPU, latents within 0.4 %
     while len(captions) < count and (run.now() - begin < seconds or len(captions) < FEWEST):
-        scenes = [world.random_scene(rng) for _ in range(batch)]
+        scenes = [
+            hard_scene(frames, rng) if hard else world.random_scene(rng) for _ in range(batch)
+        ]
         for key, more in encode_all(vae, scenes, frames, size, rng, image=image).items():
             tensors[key] += more.unbind()
         captions += [[world.caption(scene, rng)[0] for _ in range(CAPTIONS)] for scene in scenes]

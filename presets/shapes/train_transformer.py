@@ -24,10 +24,23 @@ NOISY, FINE, SHARE_NOISY = 5.0, 1.5, 0.75
 # and of clips that show another outline than their caption says: below the least it can't be mended any more,
 # and above the greatest it can't be seen
 CONTRADICTED, LEAST, GREATEST = 2.5, 0.45, 0.97
+LARGE, LARGER = (
+    32,
+    2.0,
+)  # from that many tokens a side, the same noise hides less: shifts are so much larger
 FOREGROUND = 4.0  # how much more a token counts that a shape covers
 # clips that begin with a given image, for the transformer of image-to-video
 IMAGE_STAGES = [(0.7, [(24, 17, 64, 3000)]), (0.3, [(8, 33, 128, 500), (10, 33, 96, 500)])]
-RATE, IMAGE_RATE, AVERAGE = 2.5e-3, 1e-3, 0.99
+# and to train on from weights that are there, on scenes that go wrong most often
+ON_STAGES = [
+    (1.0, [(8, 33, 128, 1500), (16, 1, 256, 3000), *[(8, 33, 128, 1500), (1, 49, 256, 200)] * 2])
+]
+AVERAGE = 0.99
+PLANS = {  # stages and top rate of each run
+    "transformer": (STAGES, 2.5e-3),
+    "transformer-image": (IMAGE_STAGES, 1e-3),
+    "transformer-on": (ON_STAGES, 5e-4),
+}
 
 Sampler = Callable[[int], Batch]
 Data = Callable[[int, int, int], Sampler]
@@ -52,7 +65,7 @@ def flow_loss(
     Where both are the same, that is noise minus data. Where another outline is shown, it teaches to trust the
     caption more than what was begun: in a render the first steps may have begun the wrong one.
     """
-    sigma = noise_levels((shown != latents).flatten(1).any(1))
+    sigma = noise_levels((shown != latents).flatten(1).any(1), latents.shape[-1])
     s = sigma.view(-1, 1, 1, 1, 1)
     noisy = (1 - s) * shown + s * torch.randn_like(latents)
     with torch.autocast(latents.device.type, torch.bfloat16):
@@ -67,11 +80,11 @@ def flow_loss(
     return (error * weights / weights.mean((2, 3, 4), keepdim=True)).mean()
 
 
-def noise_levels(contradicted: Tensor) -> Tensor:
-    """One in (0, 1) for each of (clips,), and nearer to the middle where the clip is contradicted."""
+def noise_levels(contradicted: Tensor, width: int) -> Tensor:
+    """One in (0, 1) for each of (clips,) `width` tokens wide, nearer to the middle where the clip is contradicted."""
     sigma = torch.randn(len(contradicted), device=contradicted.device).sigmoid()
     shift = torch.where(torch.rand_like(sigma) < SHARE_NOISY, NOISY, FINE)
-    shift = torch.where(contradicted, CONTRADICTED, shift)
+    shift = torch.where(contradicted, CONTRADICTED, shift) * (LARGER if width >= LARGE else 1.0)
     sigma = shift * sigma / (1 + (shift - 1) * sigma)
     return torch.where(contradicted, sigma.clamp(LEAST, GREATEST), sigma)
 
@@ -86,7 +99,7 @@ def train_transformer(
     name: str = "transformer",
 ) -> None:
     """`data` makes the sampler of (frames, size, clips); `wide` multiplies every batch; `name` is the stage's."""
-    stages, rate = (STAGES, RATE) if name == "transformer" else (IMAGE_STAGES, IMAGE_RATE)
+    stages, rate = PLANS[name]
     optimizer = Optimizer(transformer, rate)
     step = resume(run, name, model=transformer, ema=ema, optimizer=optimizer)
     torch.manual_seed(run.seed + step)

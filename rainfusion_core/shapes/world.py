@@ -111,6 +111,15 @@ def with_another_outline(scene: Scene, rng: random.Random) -> Scene:
     return replace(scene, subjects=(replace(subject, shape=rng.choice(others)), *rest))
 
 
+def with_another_motion(scene: Scene, rng: random.Random) -> Scene:
+    """The same scene, but its first shape moves in another way."""
+    subject, *rest = scene.subjects
+    while True:
+        motion = _motion(rng, subject.shape)
+        if motion != subject.motion:
+            return replace(scene, subjects=(replace(subject, motion=motion), *rest))
+
+
 def held_out(number: int, subjects: int = 1) -> tuple[str, "Named", Scene]:
     """Prompt, what it names, and scene number `number` of those that training never saw."""
     rng = random.Random(f"held-out-{number}")

@@ -6,14 +6,17 @@ import random
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rainfusion_core import SparseConfig
 from rainfusion_core.pipeline import ModelSource, load
 from rainfusion_core.render import Clip, render
+from rainfusion_core.shapes import world
 from rf_cli import presets
 
 SHAPES = presets.FOLDER / "shapes"
@@ -86,7 +89,7 @@ def test_the_transformer_learns_a_batch(recipe):
     latents, covers = torch.randn(2, 16, 2, 4, 4), torch.rand(2, 1, 2, 4, 4)
     text = torch.randn(2, 32, recipe("parts").TEXT_WIDTH)
     first, last = learned(
-        recipe("optimiser").Optimizer(transformer, training.RATE),
+        recipe("optimiser").Optimizer(transformer, training.PLANS["transformer"][1]),
         lambda: training.flow_loss(transformer, latents, latents, covers, text),
     )
     assert last < 0.8 * first
@@ -145,7 +148,7 @@ def test_a_contradicted_clip_is_neither_nearly_clean_nor_all_noise(recipe):
     training = recipe("train_transformer")
     torch.manual_seed(0)
     contradicted = torch.arange(2000) % 2 == 0
-    levels = training.noise_levels(contradicted)
+    levels = training.noise_levels(contradicted, 16)
     assert levels[contradicted].min() >= training.LEAST
     assert levels[contradicted].max() <= training.GREATEST
     assert (
@@ -169,16 +172,70 @@ def test_where_another_outline_is_shown_the_flow_leads_to_the_one_that_was_asked
     assert training.flow_loss(oracle, shown, asked, covers, text) > 0.1
 
 
+def test_the_same_noise_hides_less_of_a_large_clip_so_it_gets_more(recipe):
+    levels = recipe("train_transformer").noise_levels
+    found = []
+    for width in (16, 32):
+        torch.manual_seed(0)
+        found.append(levels(torch.zeros(2000, dtype=torch.bool), width))
+    small, large = found
+    assert (large > small).all() and (large < 1).all()
+    assert torch.allclose(large / (1 - large), 2 * small / (1 - small), rtol=1e-3)
+
+
+def test_hard_scenes_are_preferred_and_the_others_still_there(recipe):
+    latents, rng = recipe("latents"), random.Random(0)
+
+    def share(draw, frames):
+        return np.mean([latents.is_hard(draw(), frames) for _ in range(500)])
+
+    for frames in (1, 33):
+        preferred = share(lambda n=frames: latents.hard_scene(n, rng), frames)
+        usual = share(lambda: world.random_scene(rng), frames)
+        assert usual + 0.1 < preferred < 1
+
+
+def test_a_twin_has_another_outline_or_another_motion_and_a_picture_another_outline(recipe):
+    latents, rng = recipe("latents"), random.Random(0)
+    for frames in (1, 33):
+        scenes = [world.random_scene(rng) for _ in range(200)]
+        twins = [latents.twin(scene, frames, rng) for scene in scenes]
+        pairs = [(a.subjects[0], b.subjects[0]) for a, b in zip(scenes, twins, strict=True)]
+        assert all((a.shape != b.shape) != (a.motion != b.motion) for a, b in pairs)
+        moved = sum(a.motion != b.motion for a, b in pairs)
+        assert moved == 0 if frames == 1 else 20 < moved < 80
+
+
+def train(program, *arguments):
+    path = os.pathsep.join(filter(None, [str(presets.FOLDER.parent), os.environ.get("PYTHONPATH")]))
+    subprocess.run(
+        [sys.executable, "-W", "ignore", SHAPES / program, *arguments],
+        check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-W", "ignore", SHAPES / "train.py", "--minutes", "0.1"]
-    path = os.pathsep.join(filter(None, [str(presets.FOLDER.parent), os.environ.get("PYTHONPATH")]))
-    subprocess.run(
-        [*command, "--run", folder, "--out", folder / "pipeline"],
-        check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    train("train.py", "--minutes", "0.1", "--run", folder, "--out", folder / "pipeline")
     return folder
+
+
+def test_training_on_changes_the_transformer_of_text_to_video_and_nothing_else(run, tmp_path):
+    before, after = run / "pipeline", tmp_path / "pipeline"
+    train("train_on.py", before, "--minutes", "0.02", "--run", tmp_path / "on", "--out", after)
+    files = [path.relative_to(before) for path in before.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(p.relative_to(after) for p in after.rglob("*") if p.is_file())
+    changed = [str(f) for f in files if (before / f).read_bytes() != (after / f).read_bytes()]
+    assert [name for name in changed if name.endswith(".safetensors")] == [
+        str(Path("transformer", "diffusion_pytorch_model.safetensors"))
+    ]
+    half, full = (
+        load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+        for folder in (after, before)
+    )
+    assert half.keys() == full.keys()
+    assert all(tensor.isfinite().all() for tensor in half.values())
 
 
 def test_every_stage_is_logged_and_has_a_checkpoint(run):

@@ -47,6 +47,18 @@ def test_as_many_shapes_are_drawn_as_are_asked_for():
     assert {len(scene.subjects) for scene in scenes()} == {1, 2}
 
 
+def test_the_same_scene_with_another_motion_differs_in_nothing_else():
+    rng = random.Random(4)
+    for _ in range(300):
+        scene = world.random_scene(rng)
+        other = world.with_another_motion(scene, rng)
+        (first, *rest), (changed, *same) = scene.subjects, other.subjects
+        assert first.motion != changed.motion and rest == same
+        assert replace(changed, motion=first.motion) == first
+        assert replace(other, subjects=scene.subjects) == scene
+        assert changed.motion != "spinning" or changed.shape not in world.ROUND
+
+
 def test_the_same_scene_with_another_outline_differs_in_nothing_else():
     rng = random.Random(3)
     for _ in range(300):
