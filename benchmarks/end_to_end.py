@@ -54,6 +54,11 @@ def captured(pipeline, clip, config):
             prompt=clip.prompt, width=clip.width, height=clip.height, num_frames=clip.frames,
             num_inference_steps=clip.steps, output_type="latent", **clip.extra,
         )  # fmt: skip
+    if not found:
+        raise SystemExit(
+            f"error: no call of {clip.frames} frames of {clip.width}x{clip.height} is sparse at {config.sparsity:g}: "
+            "ask for a larger clip (--size, --frames), more --steps or a higher --sparsity"
+        )
     return found[0]
 
 
