@@ -18,9 +18,7 @@ CAPTIONS = 2  # wordings kept a clip
 FEWEST = 4  # clips that a cache holds however short the time is
 SHARE_CONTRADICTED = 0.8  # share of the clips with a twin that show something of it
 LEAST_SHOWN = 0.3  # of the twin
-SHARE_MOVED = (
-    0.25  # share of the twins of clips that have another motion instead of another outline
-)
+SHARE_MOVED = 0.25  # share of the twins of clips that move in another way instead
 # what renders get wrong most often, and how many of the other scenes are kept where these are preferred
 HARD_SHAPES = ("ring", "star", "square")
 HARD_MOTIONS = ("fading", "bouncing", "orbiting", "spinning", "shrinking")

@@ -81,9 +81,6 @@ def main() -> None:
             found, statistics, lambda texts: embed(tokenizer, encoder, texts), run.device
         )
 
-    if run.device.type == "cpu":
-        transformer_wan.dispatch_attention_fn = tile_attention
-    torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
     trained = averaged(run, transformer, data, wide=wide, name="transformer")
     beginning = partial(data, image=True)
     image = averaged(run, with_image(trained), beginning, wide=wide, name="transformer-image")
@@ -92,6 +89,9 @@ def main() -> None:
 
 def averaged(run: Run, transformer: nn.Module, data: Data, *, wide: int, name: str) -> nn.Module:
     """Train it, and return the moving average of its weights."""
+    if run.device.type == "cpu":
+        transformer_wan.dispatch_attention_fn = tile_attention
+    torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
     transformer = transformer.to(run.device)
     interpolate(transformer, TRAINED_GRID)  # no loss tells a larger clip from a wider one
     ema = copy.deepcopy(transformer).requires_grad_(False)

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
-from diffusers.models.transformers import transformer_wan
 from latents import cache, sampler
 from run import Run
-from tile_attention import tile_attention
 from train import WIDE_ON_GPU, averaged
 from train_text import embed
 from train_transformer import Sampler, follow
@@ -62,9 +60,6 @@ def main() -> None:
             found, statistics, lambda texts: embed(pipeline.tokenizer, encoder, texts), run.device
         )
 
-    if run.device.type == "cpu":
-        transformer_wan.dispatch_attention_fn = tile_attention
-    torch._dynamo.config.recompile_limit = 64  # one graph for every shape of clip
     before = copy.deepcopy(pipeline.transformer)
     after = averaged(run, pipeline.transformer, data, wide=wide, name="transformer-on")
     follow(before, after.cpu(), 1 - given.share)

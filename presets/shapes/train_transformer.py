@@ -24,10 +24,8 @@ NOISY, FINE, SHARE_NOISY = 5.0, 1.5, 0.75
 # and of clips that show another outline than their caption says: below the least it can't be mended any more,
 # and above the greatest it can't be seen
 CONTRADICTED, LEAST, GREATEST = 2.5, 0.45, 0.97
-LARGE, LARGER = (
-    32,
-    2.0,
-)  # from that many tokens a side, the same noise hides less: shifts are so much larger
+# From so many tokens a side the same noise hides less, and shifts are so much larger.
+LARGE, LARGER = 32, 2.0
 FOREGROUND = 4.0  # how much more a token counts that a shape covers
 # clips that begin with a given image, for the transformer of image-to-video
 IMAGE_STAGES = [(0.7, [(24, 17, 64, 3000)]), (0.3, [(8, 33, 128, 500), (10, 33, 96, 500)])]
