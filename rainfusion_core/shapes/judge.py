@@ -13,6 +13,8 @@ from rainfusion_core.shapes.drawing import distance
 
 FAR = 0.2  # RGB distance from the background beyond which a pixel belongs to a shape
 SHADES = (0.72, 1.28)  # a pattern makes a background's colour that much darker or lighter
+FADED = 0.6  # a shape whose strength falls below that share of what it began with fades
+WHOLE = 0.75  # a fading shape has its own colour while its strength is above that share; later it blends
 STILL = 0.12  # a centroid that travels less, in frame widths or heights, does not move
 BENT = 0.11  # a path that leaves its straight line by more is no straight line
 SCALES = torch.tensor([0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5])
@@ -111,7 +113,11 @@ def _far(frames: Tensor, grounds: list[str]) -> Tensor:
 
 
 def _colours(frames: Tensor, far: Tensor) -> list[str]:
-    """Colours of the shapes, the one with more pixels first; rims are left out."""
+    """Colours of the shapes, the one with more pixels first; rims and what has faded are left out."""
+    strength = _strength(far)
+    if _fades(strength):
+        whole = strength > WHOLE * strength.max()
+        frames, far = frames[whole], far[whole]
     shape = far > FAR
     inner = -torch.nn.functional.max_pool2d(-shape[:, None].float(), 5, 1, 2)[:, 0] > 0
     inner = inner if inner.float().mean() > 0.002 else shape
@@ -121,6 +127,15 @@ def _colours(frames: Tensor, far: Tensor) -> list[str]:
     counts = torch.bincount(_nearest(frames[inner], world.COLOURS), minlength=len(names))
     best = counts.argsort(descending=True)[:2]
     return [names[i] for i in best if counts[i] > 0.12 * counts.sum()]
+
+
+def _strength(far: Tensor) -> Tensor:
+    """(frames,) how far the farthest pixels are from the background."""
+    return far.flatten(1).quantile(0.995, dim=1)
+
+
+def _fades(strength: Tensor) -> bool:
+    return bool(strength[-2:].mean() < FADED * strength[:2].mean())
 
 
 # --- one shape ------------------------------------------------------------------------------------------------------
@@ -157,9 +172,9 @@ def _line(values: Tensor, time: Tensor) -> tuple[float, float]:
 
 
 def _motion(track: _Track, far: Tensor) -> str:
-    own = far * track.mask.any(0)  # where another shape is, its strength says nothing
-    strength = own.flatten(1).quantile(0.995, dim=1)
-    if strength[-2:].mean() < 0.6 * strength[:2].mean():
+    if _fades(
+        _strength(far * track.mask.any(0))
+    ):  # where another shape is, its strength says nothing
         return "fading"
     there = track.area > 0.003
     time = torch.linspace(0, 1, len(track.area))[there]

@@ -62,6 +62,13 @@ def test_two_shapes_are_counted_and_compared_whichever_comes_first():
         assert all(agreement(named, clip).values())
 
 
+@pytest.mark.parametrize("background", [name for name in world.BACKGROUNDS if name != "orange"])
+def test_a_fading_shape_that_blends_into_its_background_is_one_shape(background):
+    """Orange that fades over cyan is green half-way: that is no second shape."""
+    seen = judge(drawn(one("fading", "ring", "orange", background=background)))
+    assert (seen["count"], seen["colour0"], seen["motion0"]) == (1, "orange", "fading")
+
+
 def test_what_is_not_named_is_not_judged_and_what_is_wrong_counts_against():
     scene = one()
     named = {
