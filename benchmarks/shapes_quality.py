@@ -165,6 +165,8 @@ def shares(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in ("colour", "background", "motion", "shape", "size", "count"):
         right = [cell["found"][name] for cell in cells if cell and name in cell["found"]]
+        if not right:  # no prompt names it
+            continue
         value = {"share": sum(right) / len(right), "count": len(right),
                  "interval": wilson(sum(right), len(right))}  # fmt: skip
         if dense is not None:
@@ -180,7 +182,7 @@ def table(found: dict[str, Any]) -> str:
     titles = [DRAWN if a == DRAWN else "dense" if a == "0" else f"at {float(a):.0%}" for a in arms]
     lines = [["", *titles], ["---"] * (1 + len(titles))]
     for name in arms["0"]:
-        lines.append([name, *(_cell(arm[name]) for arm in arms.values())])
+        lines.append([name, *(_cell(arm[name]) if name in arm else "" for arm in arms.values())])
     psnr = found["psnr_to_dense"]
     lines.append(["PSNR to dense, median (quartiles)",
                   *(_psnr(psnr[arm]) if arm in psnr else "" for arm in arms)])  # fmt: skip
