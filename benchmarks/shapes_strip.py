@@ -52,11 +52,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, prompt in enumerate(PROMPTS[given.prompts]):
             video = Path(folder, f"{number}.mp4")
-            subprocess.run(
+            run = subprocess.run(
                 [sys.executable, "-m", "rf_cli", "generate", prompt, "-m", given.model, "--seed",
                  str(given.seed), "-o", video, "--quiet"],
-                check=True,
             )  # fmt: skip
+            if run.returncode:  # it has said why
+                sys.exit(run.returncode)
             frames, _ = media.read_video(video)
             chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
             rows.append([Panel(prompt, np.concatenate(pixels_of(frames[chosen]), axis=1))])

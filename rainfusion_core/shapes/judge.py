@@ -13,7 +13,7 @@ from rainfusion_core.shapes.drawing import distance
 
 FAR = 0.2  # RGB distance from the background beyond which a pixel belongs to a shape
 SHADES = (0.72, 1.28)  # a pattern makes a background's colour that much darker or lighter
-FADED = 0.6  # a shape whose strength falls below that share of what it began with fades
+FADING = 0.6  # a shape whose strength falls below that share of what it began with fades
 WHOLE = 0.75  # a fading shape has its own colour while its strength is above that share; later it blends
 STILL = 0.12  # a centroid that travels less, in frame widths or heights, does not move
 BENT = 0.11  # a path that leaves its straight line by more is no straight line
@@ -135,7 +135,7 @@ def _strength(far: Tensor) -> Tensor:
 
 
 def _fades(strength: Tensor) -> bool:
-    return bool(strength[-2:].mean() < FADED * strength[:2].mean())
+    return bool(strength[-2:].mean() < FADING * strength[:2].mean())
 
 
 # --- one shape ------------------------------------------------------------------------------------------------------
@@ -172,9 +172,8 @@ def _line(values: Tensor, time: Tensor) -> tuple[float, float]:
 
 
 def _motion(track: _Track, far: Tensor) -> str:
-    if _fades(
-        _strength(far * track.mask.any(0))
-    ):  # where another shape is, its strength says nothing
+    own = far * track.mask.any(0)  # where another shape is, its strength says nothing
+    if _fades(_strength(own)):
         return "fading"
     there = track.area > 0.003
     time = torch.linspace(0, 1, len(track.area))[there]
